@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+# attnmux_compiler_options(TARGET): language, warnings and sanitizers for a target of attnmux's own code.
+
+if(NOT ATTNMUX_SANITIZE MATCHES "^(|address|thread)$")
+  message(FATAL_ERROR "ATTNMUX_SANITIZE is '${ATTNMUX_SANITIZE}'; accepted are address, thread and nothing.")
+endif()
+if(ATTNMUX_FUZZ AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  message(FATAL_ERROR "ATTNMUX_FUZZ needs clang's libFuzzer: configure with --preset fuzz, or CC=clang CXX=clang++.")
+endif()
+
+set(ATTNMUX_WARNINGS
+    -Wall
+    -Wextra
+    -Wpedantic
+    -Wshadow
+    -Wundef
+    -Wvla
+    -Wcast-align
+    -Wformat=2
+    $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
+    $<$<COMPILE_LANGUAGE:CXX>:-Woverloaded-virtual>
+    $<$<BOOL:${ATTNMUX_WERROR}>:-Werror>)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  list(APPEND ATTNMUX_WARNINGS -Wno-maybe-uninitialized) # guesses across inlined functions, often wrongly
+endif()
+
+set(ATTNMUX_SANITIZE_FLAGS "")
+if(ATTNMUX_FUZZ)
+  set(ATTNMUX_SANITIZE_FLAGS -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
+elseif(ATTNMUX_SANITIZE STREQUAL "address")
+  set(ATTNMUX_SANITIZE_FLAGS -fsanitize=address,undefined -fno-sanitize-recover=all)
+elseif(ATTNMUX_SANITIZE STREQUAL "thread")
+  set(ATTNMUX_SANITIZE_FLAGS -fsanitize=thread)
+endif()
+if(ATTNMUX_SANITIZE_FLAGS)
+  list(APPEND ATTNMUX_SANITIZE_FLAGS -fno-omit-frame-pointer)
+endif()
+
+function(attnmux_compiler_options target)
+  target_compile_features(${target} PUBLIC c_std_11 cxx_std_20)
+  set_target_properties(${target} PROPERTIES C_EXTENSIONS OFF CXX_EXTENSIONS OFF C_VISIBILITY_PRESET hidden
+                                             CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  target_compile_options(${target} PRIVATE ${ATTNMUX_WARNINGS} ${ATTNMUX_SANITIZE_FLAGS})
+  target_link_options(${target} PRIVATE ${ATTNMUX_SANITIZE_FLAGS})
+endfunction()

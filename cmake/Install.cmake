@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+# What `cmake --install` puts where, the CMake package, the pkg-config file, and the uninstall target.
+
+include(CMakePackageConfigHelpers)
+
+install(TARGETS attnmux EXPORT attnmuxTargets)
+install(DIRECTORY include/attnmux TYPE INCLUDE)
+install(FILES LICENSE TYPE DOC)
+if(TARGET attnmux_executable)
+  file(RELATIVE_PATH bin_to_lib ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
+  set_target_properties(attnmux_executable PROPERTIES INSTALL_RPATH $ORIGIN/${bin_to_lib})
+  install(TARGETS attnmux_executable)
+endif()
+
+# find_package(attnmux)
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/attnmux)
+configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/attnmuxConfig.cmake.in
+                              ${PROJECT_BINARY_DIR}/attnmuxConfig.cmake INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/attnmuxConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/attnmuxConfig.cmake ${PROJECT_BINARY_DIR}/attnmuxConfigVersion.cmake
+        DESTINATION ${package_dir})
+install(EXPORT attnmuxTargets NAMESPACE attnmux:: DESTINATION ${package_dir})
+
+# pkg-config attnmux. A static archive needs what the shared library brings along by itself.
+file(RELATIVE_PATH pc_to_prefix ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+cmake_path(SET pc_prefix NORMALIZE ${pc_to_prefix}/)
+string(REGEX REPLACE "/$" "" pc_prefix "${pc_prefix}")
+set(pc_libs -lstdc++ -lm -pthread -ldl)
+list(JOIN pc_libs " " pc_libs)
+if(BUILD_SHARED_LIBS)
+  set(pc_private_libs "${pc_libs}")
+  set(pc_libs "")
+endif()
+configure_file(${PROJECT_SOURCE_DIR}/cmake/attnmux.pc.in ${PROJECT_BINARY_DIR}/attnmux.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/attnmux.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
+if(PROJECT_IS_TOP_LEVEL)
+  add_custom_target(
+    uninstall
+    COMMAND ${CMAKE_COMMAND} -DMANIFEST=${PROJECT_BINARY_DIR}/install_manifest.txt -P
+            ${PROJECT_SOURCE_DIR}/cmake/Uninstall.cmake
+    COMMENT "Removing what the last install from this build folder put in place"
+    USES_TERMINAL VERBATIM)
+endif()

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/run.h"
+
+#include "dispatch/message.h"
+#include "dispatch/problem_masks.h"
+#include "kernels/cpu/runtime/arena.h"
+#include "kernels/cpu/runtime/thread_pool.h"
+
+namespace attnmux {
+
+attnmux_code read_exec(const attnmux_exec* given_exec, const Problem& p, attnmux_exec& exec, attnmux_error* error) {
+  exec = attnmux_exec{};
+  exec.struct_size = sizeof(exec);
+  if (given_exec != nullptr) {
+    ATTNMUX_TRY(check_struct("exec", given_exec, given_exec->struct_size, sizeof(attnmux_exec), error));
+    exec = *given_exec;
+  }
+  const auto wrong = [&](const Message& what) { return fail(error, ATTNMUX_INVALID_ARGUMENT, what); };
+  if ((exec.set & ~ATTNMUX_EXEC_WORKSPACE) != 0) return wrong(ATTNMUX_MESSAGE("exec.set has a bit that this version does not know"));
+  if ((exec.set & ATTNMUX_EXEC_WORKSPACE) == 0 && (exec.workspace != nullptr || exec.workspace_bytes != 0)) {
+    return wrong(ATTNMUX_MESSAGE("exec.workspace is given (" << exec.workspace_bytes << " bytes) but ATTNMUX_EXEC_WORKSPACE is not set"));
+  }
+  if (exec.workspace == nullptr && exec.workspace_bytes != 0) {
+    return wrong(ATTNMUX_MESSAGE("exec.workspace is null with " << exec.workspace_bytes << " bytes"));
+  }
+  if (exec.num_threads < 0 || (exec.parallel_for != nullptr && exec.num_threads == 0)) {
+    return wrong(ATTNMUX_MESSAGE("exec.num_threads is " << exec.num_threads << "; accepted is "
+                                                        << (exec.parallel_for != nullptr ? "1 or more, the threads of the caller's executor" : "0 (no cap) or more")));
+  }
+  if (exec.parallel_for == nullptr && exec.pool != nullptr) return wrong(ATTNMUX_MESSAGE("exec.pool is given without exec.parallel_for"));
+  if (p.device_type == ATTNMUX_CPU && exec.stream != nullptr) return wrong(ATTNMUX_MESSAGE("exec.stream is given, but the tensors are on the cpu"));
+  if (p.device_type == ATTNMUX_CUDA && exec.stream == nullptr) {
+    return wrong(ATTNMUX_MESSAGE("exec.stream is absent; CUDA tensors need one (stream 0 is ATTNMUX_STREAM_LEGACY)"));
+  }
+  return ATTNMUX_OK;
+}
+
+int32_t threads_of(const attnmux_exec& exec) {
+  if (exec.parallel_for != nullptr) return exec.num_threads;
+  const int32_t pool = num_pool_threads();
+  return exec.num_threads > 0 && exec.num_threads < pool ? exec.num_threads : pool;
+}
+
+size_t workspace_needed(const Kernel& kernel, const Problem& problem, int32_t num_threads) {
+  const size_t bytes = kernel.workspace_bytes == nullptr ? 0 : kernel.workspace_bytes(&problem, num_threads);
+  return bytes == 0 ? 0 : bytes + kWorkspaceAlignment - 1;
+}
+
+attnmux_code run_kernel(const Kernel& kernel, const Problem& p, const attnmux_exec& exec, int32_t num_threads,
+                        attnmux_error* error) {
+  if (p.batch == 0 || p.num_heads_q == 0 || p.q.shape[1] == 0) return ATTNMUX_OK;  // no row to write
+  const size_t needed = workspace_needed(kernel, p, num_threads);
+  void* workspace = exec.workspace;
+  const bool own = (exec.set & ATTNMUX_EXEC_WORKSPACE) == 0;
+  if (!own && exec.workspace_bytes < needed) {
+    return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                ATTNMUX_MESSAGE("workspace has " << exec.workspace_bytes << " bytes; kernel " << kernel.name << " needs " << needed
+                                                 << " for this problem with " << num_threads << " threads (plan.workspace_bytes())"));
+  }
+  const ArenaBlock arena(own ? needed : 0);
+  if (own) {
+    workspace = arena.data();
+    if (needed != 0 && workspace == nullptr) {
+      return fail(error, ATTNMUX_OUT_OF_MEMORY, ATTNMUX_MESSAGE("kernel " << kernel.name << " needs a workspace of " << needed << " bytes, which could not be allocated"));
+    }
+  }
+  const uintptr_t aligned = (reinterpret_cast<uintptr_t>(workspace) + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+  RunContext context{};
+  context.struct_size = sizeof(context);
+  context.num_threads = num_threads;
+  context.stream = exec.stream;
+  context.workspace = needed == 0 ? nullptr : reinterpret_cast<void*>(aligned);
+  context.workspace_bytes = needed == 0 ? 0 : needed - (kWorkspaceAlignment - 1);
+  context.parallel_for = exec.parallel_for != nullptr ? exec.parallel_for : pool_parallel_for;
+  context.pool = exec.pool;
+  const attnmux_code code = kernel.run(&p, &context, error);
+  if (code != ATTNMUX_OK && error != nullptr && error->code != code) {
+    return fail(error, code, ATTNMUX_MESSAGE("kernel " << kernel.name << " failed with code " << code));
+  }
+  return code;
+}
+
+}  // namespace attnmux

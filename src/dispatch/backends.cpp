@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// THE table: one line per backend name with its kernels in order of preference.
+#include "dispatch/backends.h"
+
+#if __has_include("kernels/cpu/flash/flash.h")
+#include "kernels/cpu/flash/flash.h"
+#define HAVE_FLASH 1
+#endif
+#include "kernels/cpu/math/math.h"
+
+namespace attnmux {
+
+#ifdef HAVE_FLASH
+#define CPU_FLASH &kCpuFlashAvx512Bf16, &kCpuFlashAvx512, &kCpuFlashAvx2, &kCpuFlashBaseline
+#else
+#define CPU_FLASH &kCpuMath
+#endif
+#define NO_CUDA "this build has no CUDA kernels"
+
+// clang-format off
+constexpr BackendRow kBackends[kBackendNames.size()] = {
+  // name                            family      promise                                                              why it is missing                                                             kernels
+  {"native",                         "native",   "the default: the best of the native family for this problem, by rule", "",                                                                        {CPU_FLASH, &kCpuMath}, true},
+  {"_native_math",                   "native",   "plain softmax(QKᵀ)V: any argument, any shape; materialises scores",    "",                                                                        {&kCpuMath}},
+  {"_native_flash",                  "native",   "fused and tiled: no score matrix in memory",                           "",                                                                        {CPU_FLASH}},
+  {"_native_efficient",              "native",   "fused, with masks and biases of any shape, fp32 too, any head_dim",    "",                                                                        {CPU_FLASH}},
+  {"_native_cudnn",                  "native",   "cuDNN's fused attention graph",                                        NO_CUDA "; use \"_native_flash\"",                                         {}},
+  {"_native_xla",                    "native",   "attention compiled by XLA through the PJRT C API",                     "this build has no PJRT loader; use \"native\"",                           {}},
+  {"_native_npu",                    "native",   "the NPU vendor's fused attention",                                     "this build has no NPU provider; use \"native\"",                          {}},
+  {"flex",                           "flex",     "user-defined score and mask functions with block sparsity",            "this build has no flex kernels; use a typed mask with \"native\"",        {}},
+  {"flash",                          "flash",    "FlashAttention-2: tiling and recomputation",                           "",                                                                        {CPU_FLASH}},
+  {"flash_varlen",                   "flash",    "FlashAttention-2 on packed sequences",                                 "",                                                                        {CPU_FLASH}},
+  {"_flash_3",                       "flash",    "FlashAttention-3: TMA, wgmma, warp specialization",                    "it needs a Hopper GPU (sm90a), and " NO_CUDA "; use \"flash\"",           {}},
+  {"_flash_varlen_3",                "flash",    "FlashAttention-3 on packed sequences",                                 "it needs a Hopper GPU (sm90a), and " NO_CUDA "; use \"flash_varlen\"",    {}},
+  {"_flash_3_hub",                   "flash",    "FlashAttention-3 from a prebuilt kernel package of the Hub",           "this build has no loader for Hub packages; use \"flash\"",                {}},
+  {"sage",                           "sage",     "SageAttention: INT8 QKᵀ with K smoothing",                             "this build has no sage kernels; use \"native\"",                          {}},
+  {"sage_varlen",                    "sage",     "SageAttention on packed sequences",                                    "this build has no sage kernels; use \"flash_varlen\"",                    {}},
+  {"_sage_qk_int8_pv_fp16_cuda",     "sage",     "INT8 QKᵀ, fp16 PV, CUDA",                                              "it needs an NVIDIA GPU (sm80 or newer), and " NO_CUDA "; use \"native\"", {}},
+  {"_sage_qk_int8_pv_fp16_triton",   "sage",     "INT8 QKᵀ, fp16 PV, compiled by Triton ahead of time",                  "it needs an NVIDIA GPU (sm80 or newer), and " NO_CUDA "; use \"native\"", {}},
+  {"_sage_qk_int8_pv_fp8_cuda",      "sage",     "INT8 QKᵀ, fp8 PV, CUDA",                                               "it needs an NVIDIA GPU (sm89 or newer), and " NO_CUDA "; use \"native\"", {}},
+  {"_sage_qk_int8_pv_fp8_cuda_sm90", "sage",     "INT8 QKᵀ, fp8 PV on wgmma",                                            "it needs a Hopper GPU (sm90a), and " NO_CUDA "; use \"native\"",          {}},
+  {"xformers",                       "xformers", "memory-efficient attention",                                           "",                                                                        {CPU_FLASH}},
+  {"auto",                           "auto",     "whichever measured fastest for this problem on this machine",          "choosing by measurement is not in this version; use \"native\"",          {}},
+};
+// clang-format on
+#undef CPU_FLASH
+#undef NO_CUDA
+
+consteval bool table_follows_names() {
+  for (size_t i = 0; i < kBackendNames.size(); ++i) {
+    if (kBackendNames[i] != kBackends[i].name) return false;
+  }
+  return true;
+}
+static_assert(table_follows_names(), "a row of the table per name in include/attnmux/backend.h, in the same order");
+
+}  // namespace attnmux

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dispatch/describe.h"
+
+#include "dispatch/dtypes.h"
+#include "dispatch/environment.h"
+#include "dispatch/features.h"
+#include "dispatch/registry.h"
+#include "dispatch/select.h"
+#include "kernels/cpu/isa/cpu_isa.h"
+#include "kernels/cpu/runtime/thread_pool.h"
+
+#include <attnmux/attnmux_c.h>
+#include <attnmux/version.h>
+
+#include <nlohmann/json.hpp>
+
+#include <cstddef>
+#include <cstdlib>
+
+namespace attnmux {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json feature_names(uint64_t features) {
+  Json names = Json::array();
+  for (const FeatureRow& row : kFeatures) {
+    if ((features & row.bit) != 0) names.push_back(row.name);
+  }
+  return names;
+}
+
+bool kernel_available(const Kernel& kernel, std::string& reason) {
+  Reason why{};
+  const bool available = kernel.available == nullptr || kernel.available(&why) != 0;
+  reason = why.text;
+  return available;
+}
+
+Json describe_kernel(const Kernel& kernel) {
+  Json json;
+  json["name"] = kernel.name;
+  json["device"] = kernel.device_type == ATTNMUX_CPU ? "cpu" : "cuda";
+  std::string reason;
+  json["available"] = kernel_available(kernel, reason);
+  json["reason"] = reason;
+  json["dtypes"] = Json::array();
+  json["accuracy"] = Json::object();
+  for (int32_t dtype = 1; dtype < ATTNMUX_DTYPE_COUNT; ++dtype) {
+    if ((kernel.dtypes >> dtype & 1) == 0) continue;
+    json["dtypes"].push_back(dtype_name(dtype));
+    json["accuracy"][std::string(dtype_name(dtype))] = accuracy_name(kernel.accuracy[dtype]);
+  }
+  json["features"] = feature_names(kernel.features);
+  return json;
+}
+
+// Per dtype the lowest class among the kernels that can be picked on this machine; among all where none can.
+Json lowest_accuracy(const BackendRow& row, bool available) {
+  uint8_t lowest[ATTNMUX_DTYPE_COUNT] = {};
+  for (const Kernel* kernel : row.list()) {
+    std::string unused;
+    if (available && !kernel_available(*kernel, unused)) continue;
+    for (int32_t dtype = 1; dtype < ATTNMUX_DTYPE_COUNT; ++dtype) {
+      const bool takes = (kernel->dtypes >> dtype & 1) != 0;
+      const bool automatic = !row.automatic || kernel->accuracy[dtype] <= ATTNMUX_16BIT;
+      if (takes && automatic) lowest[dtype] = std::max(lowest[dtype], kernel->accuracy[dtype]);
+    }
+  }
+  Json json = Json::object();
+  for (int32_t dtype = 1; dtype < ATTNMUX_DTYPE_COUNT; ++dtype) {
+    if (lowest[dtype] != 0) json[std::string(dtype_name(dtype))] = accuracy_name(lowest[dtype]);
+  }
+  return json;
+}
+
+#define FIELD(type, name) {#name, offsetof(type, name)}
+Json layout(size_t size, const std::vector<std::pair<const char*, size_t>>& fields) {
+  Json json;
+  json["size"] = size;
+  json["fields"] = Json::object();
+  for (const auto& [name, offset] : fields) json["fields"][name] = offset;
+  return json;
+}
+
+}  // namespace
+
+std::string describe_backends() {
+  Json list = Json::array();
+  for (uint16_t id = 1; id <= num_backends(); ++id) {
+    const BackendRow& row = *backend_row(id);
+    attnmux_error error{};
+    const bool available = check_available(id, &error) == ATTNMUX_OK;
+    Json json;
+    json["name"] = row.name;
+    json["id"] = id;
+    json["family"] = row.family;
+    json["available"] = available;
+    // The reason alone: the error's message repeats the name.
+    std::string reason;
+    if (!available) reason = row.num_kernels() == 0 ? row.missing : error.message;
+    json["reason"] = reason;
+    json["promise"] = row.promise;
+    json["kernels"] = Json::array();
+    json["accuracy"] = lowest_accuracy(row, available);
+    uint64_t features = 0;
+    json["features"] = Json::array();
+    json["kernel_details"] = Json::array();
+    for (const Kernel* kernel : row.list()) {
+      json["kernels"].push_back(kernel->name);
+      json["kernel_details"].push_back(describe_kernel(*kernel));
+      features |= kernel->features;
+    }
+    json["features"] = feature_names(features);
+    json["plugin"] = is_plugin(id);
+    list.push_back(std::move(json));
+  }
+  return list.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string describe_machine() {
+  const CpuCaches caches = cpu_caches();
+  Json json;
+  json["version"] = ATTNMUX_VERSION_STRING;
+  json["abi_version"] = ATTNMUX_ABI_VERSION;
+  json["cpu"] = cpu_brand();
+  json["isa"] = cpu_isa_name(usable_cpu_isa());
+  json["isa_detected"] = cpu_isa_name(detected_cpu_isa());
+  json["cores"] = num_cores();
+  json["num_threads"] = num_pool_threads();
+  json["l1d_bytes"] = caches.l1d_bytes;
+  json["l2_bytes"] = caches.l2_bytes;
+  json["l3_bytes"] = caches.l3_bytes;
+  json["devices"] = {{"cuda", {{"built", false}, {"reason", "this build has no CUDA kernels"}}}};
+  json["environment"] = Json::object();
+  for (const char* name : kEnvironmentNames) {
+    const char* value = std::getenv(name);
+    json["environment"][name] = value == nullptr ? Json(nullptr) : Json(value);
+  }
+  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string describe_abi() {
+  Json json;
+  using T = attnmux_tensor;
+  json["attnmux_tensor"] = layout(sizeof(T), {FIELD(T, data), FIELD(T, dtype), FIELD(T, device_type), FIELD(T, device_id), FIELD(T, ndim), FIELD(T, shape), FIELD(T, strides)});
+  using O = attnmux_options;
+  json["attnmux_options"] =
+      layout(sizeof(O), {FIELD(O, struct_size), FIELD(O, backend), FIELD(O, layer_backend), FIELD(O, kernel), FIELD(O, reserved), FIELD(O, layer_role),
+                         FIELD(O, set), FIELD(O, conflicts), FIELD(O, scale), FIELD(O, softcap), FIELD(O, dropout_p), FIELD(O, dropout_seed),
+                         FIELD(O, dropout_offset), FIELD(O, window_left), FIELD(O, window_right), FIELD(O, causal_align), FIELD(O, window_align),
+                         FIELD(O, max_seqlen_q), FIELD(O, max_seqlen_kv), FIELD(O, key_lengths), FIELD(O, key_padding), FIELD(O, dense_mask),
+                         FIELD(O, bias), FIELD(O, lse), FIELD(O, cu_seqlens_q), FIELD(O, cu_seqlens_kv)});
+  using E = attnmux_exec;
+  json["attnmux_exec"] = layout(sizeof(E), {FIELD(E, struct_size), FIELD(E, num_threads), FIELD(E, set), FIELD(E, stream), FIELD(E, workspace), FIELD(E, workspace_bytes), FIELD(E, parallel_for), FIELD(E, pool)});
+  using R = attnmux_error;
+  json["attnmux_error"] = layout(sizeof(R), {FIELD(R, code), FIELD(R, length), FIELD(R, message)});
+  using P = attnmux_problem;
+  json["attnmux_problem"] =
+      layout(sizeof(P), {FIELD(P, struct_size), FIELD(P, dtype), FIELD(P, features), FIELD(P, device_type), FIELD(P, device_id), FIELD(P, batch),
+                         FIELD(P, seqlen_q), FIELD(P, seqlen_kv), FIELD(P, num_heads_q), FIELD(P, num_heads_kv), FIELD(P, head_dim), FIELD(P, head_dim_v),
+                         FIELD(P, scale), FIELD(P, softcap), FIELD(P, dropout_p), FIELD(P, dropout_seed), FIELD(P, dropout_offset), FIELD(P, window_left),
+                         FIELD(P, window_right), FIELD(P, align), FIELD(P, reserved), FIELD(P, q), FIELD(P, k), FIELD(P, v), FIELD(P, out), FIELD(P, lse),
+                         FIELD(P, key_lengths), FIELD(P, key_padding), FIELD(P, dense_mask), FIELD(P, bias), FIELD(P, cu_seqlens_q), FIELD(P, cu_seqlens_kv)});
+  using C = attnmux_run_context;
+  json["attnmux_run_context"] = layout(sizeof(C), {FIELD(C, struct_size), FIELD(C, num_threads), FIELD(C, stream), FIELD(C, workspace), FIELD(C, workspace_bytes), FIELD(C, parallel_for), FIELD(C, pool)});
+  using K = attnmux_kernel;
+  json["attnmux_kernel"] = layout(sizeof(K), {FIELD(K, struct_size), FIELD(K, device_type), FIELD(K, name), FIELD(K, features), FIELD(K, dtypes), FIELD(K, accuracy), FIELD(K, available), FIELD(K, check), FIELD(K, workspace_bytes), FIELD(K, run)});
+  using B = attnmux_backend_desc;
+  json["attnmux_backend_desc"] = layout(sizeof(B), {FIELD(B, struct_size), FIELD(B, num_kernels), FIELD(B, name), FIELD(B, promise), FIELD(B, kernels)});
+  using H = attnmux_host;
+  json["attnmux_host"] = layout(sizeof(H), {FIELD(H, struct_size), FIELD(H, abi_version), FIELD(H, register_backend)});
+  using S = attnmux_scope;
+  json["attnmux_scope"] = layout(sizeof(S), {FIELD(S, slot), FIELD(S, generation)});
+  using X = attnmux_context;
+  json["attnmux_context"] = layout(sizeof(X), {FIELD(X, struct_size), FIELD(X, count), FIELD(X, entries)});
+  return json.dump(2);
+}
+#undef FIELD
+
+}  // namespace attnmux

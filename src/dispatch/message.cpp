@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dispatch/message.h"
+
+#include "kernels/kernel.h"
+
+#include <cstdarg>
+#include <cstdio>
+
+namespace attnmux {
+
+attnmux_code fail(attnmux_error* error, attnmux_code code, const Message& message) {
+  if (error != nullptr) {
+    Message whole;
+    whole << "[attention] " << message.view();
+    error->code = code;
+    error->length = static_cast<uint32_t>(whole.size());
+    std::memcpy(error->message, whole.c_str(), whole.size() + 1);
+  }
+  return code;
+}
+
+void refuse(Reason* reason, const char* format, ...) {
+  if (reason == nullptr) return;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(reason->text, sizeof(reason->text), format, arguments);
+  va_end(arguments);
+}
+
+}  // namespace attnmux

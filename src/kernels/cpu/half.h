@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// IEEE binary16 and bfloat16, as plain C++ that every target runs. Round to nearest even; NaN stays NaN.
+// Internal linkage for the reason that kernels/kernel.h gives.
+#pragma once
+
+#include <cstdint>
+
+namespace attnmux {
+namespace {
+
+[[maybe_unused]] inline float bf16_to_fp32(uint16_t h) { return __builtin_bit_cast(float, static_cast<uint32_t>(h) << 16); }
+
+[[maybe_unused]] inline uint16_t fp32_to_bf16(float f) {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, f);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+[[maybe_unused]] inline float fp16_to_fp32(uint16_t h) {
+  const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, magnitude = h & 0x7fff;
+  if (magnitude >= 0x7c00) return __builtin_bit_cast(float, sign | 0x7f800000 | (magnitude & 0x3ff) << 13);
+  if (magnitude >= 0x400) return __builtin_bit_cast(float, sign | ((magnitude << 13) + (112u << 23)));
+  // A subnormal is magnitude·2^-24, which fp32 holds exactly.
+  const float value = static_cast<float>(magnitude) * 0x1p-24f;
+  return sign != 0 ? -value : value;
+}
+
+[[maybe_unused]] inline uint16_t fp32_to_fp16(float f) {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, f);
+  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
+  const uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
+  if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // rounds to 2^16 or more: infinity
+  if (magnitude < 0x38800000) {
+    // Below 2^-14: adding 0.5 leaves the multiple of 2^-24, correctly rounded, in the low bits.
+    const float shifted = __builtin_bit_cast(float, magnitude) + 0.5f;
+    return static_cast<uint16_t>(sign | (__builtin_bit_cast(uint32_t, shifted) - 0x3f000000));
+  }
+  const uint32_t rebiased = magnitude - (112u << 23);
+  return static_cast<uint16_t>(sign | ((rebiased + 0xfff + (rebiased >> 13 & 1)) >> 13));
+}
+
+}  // namespace
+}  // namespace attnmux

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// The log-sum-exp: natural log, fp32, (B, Hq, Sq), packed (Hq, T); with scale, softcap, bias and masks, without dropout.
+#include "support/by_dtype.h"
+
+#include <cmath>
+#include <limits>
+
+namespace attnmux::test {
+namespace {
+
+class Lse : public ByDtype {};
+ATTNMUX_TEST_SUITE_BY_DTYPE(Lse);
+
+TEST_P(Lse, EveryLayout) {
+  for (const Layout layout : kOutputLayouts) {
+    Spec s = spec();
+    s.batch = 3;
+    s.heads_q = 4;
+    s.layout_lse = layout;
+    conform(s);
+    s.lengths_q = {5, 0, 33};
+    s.lengths_kv = {17, 4, 9};
+    conform(s);
+  }
+}
+
+TEST_P(Lse, IsANaturalLogarithm) {
+  for (const Target& target : kernels()) {
+    Spec s = spec();
+    s.values = Values::kZeroQ;
+    s.seqlen_kv = 100;
+    const Case c(s);
+    const Result r = run(c, target);
+    if (r.refused()) continue;
+    for (int64_t i = 0; i < r.lse.count(); ++i) ASSERT_NEAR(r.lse.get(i), std::log(100.0), 1e-6) << target.text();
+  }
+}
+
+TEST_P(Lse, EmptyRowsGiveMinusInfinity) {
+  for (const Target& target : kernels()) {
+    Spec s = spec();
+    s.key_lengths = {0, 65};
+    const Case c(s);
+    const Result r = run(c, target);
+    if (r.refused()) continue;
+    const int64_t half = r.lse.count() / 2;
+    for (int64_t i = 0; i < r.lse.count(); ++i) {
+      const bool minus_infinity = std::isinf(r.lse.get(i)) && r.lse.get(i) < 0;
+      ASSERT_EQ(minus_infinity, i < half) << target.text() << " at " << i;
+    }
+    for (int64_t i = 0; i < r.out.count() / 2; ++i) ASSERT_EQ(r.out.get(i), 0) << target.text();
+  }
+}
+
+TEST_P(Lse, WithEverythingThatShiftsScores) {
+  Spec s = spec();
+  s.scale = -0.4;
+  s.softcap = 3;
+  s.bias = BiasKind::kRowsMinusInf;
+  s.padding = Padding::kHoles;
+  s.causal = true;
+  s.causal_align = Align::kBottomRight;
+  conform(s);
+  s.dropout = 0.3;
+  conform(s);
+}
+
+// Asking for it does not change the output, and dropout does not change it.
+TEST_P(Lse, ChangesNothingElse) {
+  for (const Target& target : kernels()) {
+    Spec s = spec();
+    s.lse = false;
+    const Result without = run(Case(s), target);
+    s.lse = true;
+    const Result with = run(Case(s), target);
+    s.dropout = 0.5;
+    const Result dropped = run(Case(s), target);
+    if (without.refused() || with.refused()) continue;
+    EXPECT_EQ(without.out.element_bytes(), with.out.element_bytes()) << target.text();
+    if (dropped.refused()) continue;
+    EXPECT_EQ(dropped.lse.element_bytes(), with.lse.element_bytes()) << target.text();
+  }
+}
+
+}  // namespace
+}  // namespace attnmux::test

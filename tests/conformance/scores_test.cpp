@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// What shifts and shapes scores: bias, softcap, scale, extreme logits.
+#include "support/by_dtype.h"
+
+#include <cmath>
+#include <limits>
+
+namespace attnmux::test {
+namespace {
+
+class Scores : public ByDtype {};
+ATTNMUX_TEST_SUITE_BY_DTYPE(Scores);
+
+constexpr Dtype kBiasDtypes[] = {Dtype::kFp32, Dtype::kFp16, Dtype::kBf16};
+
+TEST_P(Scores, BiasInEveryBroadcastForm) {
+  for (uint32_t dims = 0; dims < 16; ++dims) {
+    for (const Broadcast how : {Broadcast::kExtentOne, Broadcast::kStrideZero, Broadcast::kLowerRank}) {
+      if (intensity() == Intensity::kSmoke && (dims + static_cast<uint32_t>(how)) % 3 != 0) continue;
+      Spec s = spec();
+      s.seqlen_q = 21;
+      s.head_dim = 16;
+      s.heads_q = 4;
+      s.bias = BiasKind::kNormal;
+      s.bias_dims = dims;
+      s.bias_broadcast = how;
+      s.bias_dtype = kBiasDtypes[dims % 3];
+      s.seed = dims + 1;
+      conform(s);
+    }
+  }
+}
+
+TEST_P(Scores, BiasOfEveryKind) {
+  for (const BiasKind kind : {BiasKind::kNormal, BiasKind::kSomeMinusInf, BiasKind::kRowsMinusInf, BiasKind::kRowsLowest}) {
+    for (const Dtype dtype : kBiasDtypes) {
+      Spec s = spec();
+      s.seqlen_kv = 97;
+      s.bias = kind;
+      s.bias_dtype = dtype;
+      conform(s);
+      s.causal = true;
+      s.causal_align = Align::kTopLeft;
+      s.padding = Padding::kHoles;
+      conform(s);
+    }
+  }
+}
+
+// A row of -FLT_MAX is finite: it averages its keys, as in PyTorch, and does not become an empty row.
+TEST_P(Scores, LowestBiasAveragesTheKeys) {
+  for (const Target& target : kernels()) {
+    Spec s = spec();
+    s.batch = s.heads_q = s.heads_kv = 1;
+    s.seqlen_q = 1;
+    s.seqlen_kv = 80;
+    s.bias = BiasKind::kNormal;
+    s.bias_dims = kHasK;
+    Case c(s);
+    c.bias.fill([](int64_t) { return -static_cast<double>(std::numeric_limits<float>::max()); });
+    c.v.fill([](int64_t index) { return index / 32 < 40 ? 1.0 : 0.0; });
+    check(c, target);
+    const Result r = run(c, target);
+    if (r.refused()) continue;
+    EXPECT_NEAR(r.out.get(0), 0.5, 4 * rounding_of(s.dtype) + 1e-6) << target.text();
+    EXPECT_FLOAT_EQ(static_cast<float>(r.lse.get(0)), -std::numeric_limits<float>::max()) << target.text();
+  }
+}
+
+TEST_P(Scores, Softcap) {
+  for (const double cap : {0.001, 1.0, 30.0, 1e6}) {
+    for (const double magnitude : {1.0, 8.0}) {
+      Spec s = spec();
+      s.softcap = cap;
+      s.value_scale = magnitude;
+      conform(s);
+      s.bias = BiasKind::kNormal;  // added after the cap
+      s.scale = -0.3;
+      conform(s);
+    }
+  }
+}
+
+TEST_P(Scores, Scale) {
+  for (const double scale : {0.0, -0.0, 1.0, -1.0, 0.125, 1e-30, -3.7, 50.0, 1e-3}) {
+    Spec s = spec();
+    s.scale = scale;
+    s.value_scale = std::fabs(scale) > 2 ? 0.25 : 1;
+    conform(s);
+  }
+}
+
+TEST_P(Scores, NegativeScaleWithMasks) {
+  Spec s = spec();
+  s.scale = -2;
+  s.causal = true;
+  s.causal_align = Align::kBottomRight;
+  s.bias = BiasKind::kSomeMinusInf;
+  conform(s);
+}
+
+// Scores so far apart that one key takes all, and real ties between the winners.
+TEST_P(Scores, HugeLogits) {
+  for (const double scale : {1.0 / 64, 1.0, 1024.0, -16.0}) {
+    Spec s = spec();
+    s.values = Values::kHuge;
+    s.head_dim = 64;
+    s.scale = scale;
+    conform(s);
+  }
+}
+
+TEST_P(Scores, Ties) {
+  for (const Values values : {Values::kIntegers, Values::kZeroQ}) {
+    Spec s = spec();
+    s.values = values;
+    s.seqlen_kv = 130;
+    conform(s);
+  }
+}
+
+TEST_P(Scores, WideAndNarrowLogits) {
+  for (const double magnitude : {0.01, 0.5, 2.0, 4.0, 10.0}) {
+    Spec s = spec();
+    s.value_scale = magnitude;
+    s.head_dim = 128;
+    conform(s);
+  }
+}
+
+}  // namespace
+}  // namespace attnmux::test

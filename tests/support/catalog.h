@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// What can run on this machine, from attnmux_describe: a new kernel is tested without a new file.
+#pragma once
+
+#include <attnmux/attnmux.h>
+
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <vector>
+
+namespace attnmux::test {
+
+nlohmann::json describe(int32_t topic);
+
+/// A kernel of a backend, on the CPU and available.
+struct Target {
+  std::string backend_name, kernel;
+  Backend backend;
+  uint32_t dtypes = 0;    // bits 1 << ATTNMUX_FP32, …
+  uint64_t features = 0;  // claimed
+  std::string text() const { return backend_name + "/" + kernel; }
+  bool takes(Dtype dtype) const { return dtypes >> static_cast<int32_t>(dtype) & 1; }
+};
+
+/// Every backend × kernel of this machine, in the order of the table.
+const std::vector<Target>& targets();
+/// Each kernel once, under the first backend that has it.
+const std::vector<Target>& kernels();
+/// Backends that can run here.
+const std::vector<Backend>& available_backends();
+
+/// How much to run: ATTNMUX_TEST_INTENSITY = smoke (emulators, sanitizers) | ci (default) | full.
+enum class Intensity { kSmoke, kCi, kFull };
+Intensity intensity();
+/// One of three numbers, by intensity.
+template <typename T>
+T scaled(T smoke, T ci, T full) {
+  return intensity() == Intensity::kSmoke ? smoke : intensity() == Intensity::kCi ? ci : full;
+}
+
+}  // namespace attnmux::test

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "support/conform.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <map>
+#include <sstream>
+
+namespace attnmux::test {
+namespace {
+
+// ---- Counting: what ran, what was refused, and why ------------------------------------------------------------------
+
+struct Count {
+  int64_t ran = 0;
+  std::map<std::string, int64_t> refused;  // by reason
+};
+std::map<std::string, Count>& counts() {
+  static std::map<std::string, Count> all;
+  return all;
+}
+
+class Summary : public ::testing::Environment {
+ public:
+  void TearDown() override {
+    if (counts().empty()) return;
+    std::printf("\nCases per backend and kernel\n");
+    for (const auto& [name, count] : counts()) {
+      int64_t refused = 0;
+      for (const auto& reason : count.refused) refused += reason.second;
+      std::printf("  %-46s %6lld ran %6lld refused\n", name.c_str(), static_cast<long long>(count.ran),
+                  static_cast<long long>(refused));
+      for (const auto& [reason, n] : count.refused) std::printf("      %6lld: %s\n", static_cast<long long>(n), reason.c_str());
+    }
+    std::fflush(stdout);
+  }
+};
+[[maybe_unused]] ::testing::Environment* const summary = ::testing::AddGlobalTestEnvironment(new Summary);
+
+constexpr std::byte kUntouched{0xA5};
+
+// ---- The tolerance rule ---------------------------------------------------------------------------------------------
+
+struct Errors {
+  double max_absolute = 0, l2 = 0, max_reference = 0, l2_reference = 0;
+  bool finite = true;
+  double relative_l2() const { return l2_reference == 0 ? l2 : l2 / l2_reference; }
+};
+
+Errors errors(const std::vector<double>& got, const std::vector<double>& expected) {
+  Errors e;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double difference = std::fabs(got[i] - expected[i]);
+    e.finite = e.finite && std::isfinite(got[i]);
+    e.max_absolute = std::max(e.max_absolute, difference);
+    e.max_reference = std::max(e.max_reference, std::fabs(expected[i]));
+    e.l2 += difference * difference;
+    e.l2_reference += expected[i] * expected[i];
+  }
+  e.l2 = std::sqrt(e.l2);
+  e.l2_reference = std::sqrt(e.l2_reference);
+  return e;
+}
+
+// The library's LSE is (B, Hq, Sq) or (Hq, T); the reference's (tokens, heads).
+std::vector<double> lse_by_token(const Case& c, const Tensor& lse) {
+  const int64_t heads = c.spec.heads_q, rows = lse.shape().back();
+  std::vector<double> by_token(static_cast<size_t>(lse.count()));
+  for (int64_t index = 0; index < lse.count(); ++index) {
+    const int64_t row = index % rows, head = index / rows % heads, batch = index / rows / heads;
+    by_token[static_cast<size_t>((batch * rows + row) * heads + head)] = lse.get(index);
+  }
+  return by_token;
+}
+
+std::string compare_out(const Case& c, const std::vector<double>& got) {
+  const std::vector<double>& exact = c.exact().out;
+  std::vector<double> finite_got, finite_exact, finite_plain;
+  for (size_t i = 0; i < exact.size(); ++i) {
+    if (std::isnan(exact[i]) != std::isnan(got[i])) {
+      return "out[" + std::to_string(i) + "] is " + std::to_string(got[i]) + ", expected " + std::to_string(exact[i]);
+    }
+    if (std::isnan(exact[i])) continue;
+    finite_got.push_back(got[i]);
+    finite_exact.push_back(exact[i]);
+    finite_plain.push_back(c.plain().out[i]);
+  }
+  const Errors mine = errors(finite_got, finite_exact), plain = errors(finite_plain, finite_exact);
+  const double bound = 2 * plain.max_absolute + 2 * ulp_at(c.spec.dtype, mine.max_reference);
+  const double bound_l2 = 2 * plain.relative_l2() + rounding_of(c.spec.dtype);
+  std::ostringstream text;
+  if (!mine.finite) text << "out has an infinity; ";
+  if (!(mine.max_absolute <= bound)) {
+    text << "max error of out is " << mine.max_absolute << ", accepted " << bound << " (plain " << plain.max_absolute << "); ";
+  }
+  if (!(mine.relative_l2() <= bound_l2)) {
+    text << "relative L2 error of out is " << mine.relative_l2() << ", accepted " << bound_l2 << "; ";
+  }
+  return text.str();
+}
+
+// As for out, in fp32; scores are sums of terms of size 1 even where they cancel, so an ulp is never taken below 1's.
+std::string compare_lse(const Case& c, const std::vector<double>& got) {
+  const std::vector<double>&exact = c.exact().lse, &plain = c.plain().lse;
+  double error = 0, plain_error = 0, largest = 1;
+  for (size_t i = 0; i < exact.size(); ++i) {
+    if (!std::isfinite(exact[i]) || !std::isfinite(got[i])) {
+      const bool same = std::isnan(exact[i]) ? !std::isfinite(got[i]) : got[i] == exact[i];
+      if (!same) return "lse[" + std::to_string(i) + "] is " + std::to_string(got[i]) + ", expected " + std::to_string(exact[i]);
+      continue;
+    }
+    error = std::max(error, std::fabs(got[i] - exact[i]));
+    plain_error = std::max(plain_error, std::fabs(plain[i] - exact[i]));
+    largest = std::max(largest, std::fabs(exact[i]));
+  }
+  const double bound = 2 * plain_error + 2 * ulp_at(Dtype::kFp32, largest);
+  if (error <= bound) return "";
+  std::ostringstream text;
+  text << "max error of lse is " << error << ", accepted " << bound << "; ";
+  return text.str();
+}
+
+AttentionOptions options_for(const Case& c, const Target& target, Tensor* lse) {
+  AttentionOptions options = c.options(lse);
+  options.backend = target.backend;
+  options.kernel = target.kernel;
+  return options;
+}
+
+bool same_elements(const Result& a, const Result& b) {
+  return a.out.element_bytes() == b.out.element_bytes() && a.lse.element_bytes() == b.lse.element_bytes();
+}
+
+void check_refusal(const Case& c, const Target& target, const Result& r) {
+  const std::string_view message = r.status.message();
+  EXPECT_TRUE(r.refused()) << "code " << static_cast<int>(r.status.code()) << ": " << message;
+  EXPECT_TRUE(message.starts_with("[attention] ")) << message;
+  EXPECT_GT(message.size(), 40u) << "a refusal says why: " << message;
+  EXPECT_EQ(r.out.element_bytes(), c.make_out().element_bytes()) << "a refused call wrote to out";
+  counts()[target.text()].refused[std::string(message)]++;
+}
+
+}  // namespace
+
+Result run(const Case& c, const Target& target, const ExecContext& exec) {
+  Result r{{}, c.make_out(), c.make_lse()};
+  r.status = try_attention(c.q.view(), c.k.view(), c.v.view(), r.out.mutable_view(), options_for(c, target, &r.lse), exec);
+  return r;
+}
+
+Result run_planned(const Case& c, const Target& target, const ExecContext& exec) {
+  Result r{{}, c.make_out(), c.make_lse()};
+  const auto pointerless = [](attnmux_tensor t) {
+    t.data = nullptr;
+    return t;
+  };
+  const AttentionOptions options = options_for(c, target, &r.lse);
+  Plan plan;
+  r.status = try_plan(plan, TensorView(pointerless(c.q.view().c())), TensorView(pointerless(c.k.view().c())),
+                      TensorView(pointerless(c.v.view().c())), MutableTensorView(pointerless(r.out.mutable_view().c())),
+                      options, exec);
+  if (!r.status) return r;
+  EXPECT_EQ(plan.kernel(), target.kernel);
+  EXPECT_EQ(plan.backend(), target.backend);
+  // Exactly what the plan asks for, between bytes that must stay as they are.
+  constexpr size_t kAround = 128;
+  const size_t bytes = plan.workspace_bytes();
+  std::vector<std::byte> memory(bytes + 2 * kAround, kUntouched);
+  ExecContext with_workspace = exec;
+  with_workspace.workspace = std::span(memory.data() + kAround, bytes);
+  r.status = plan.try_run(c.q.view(), c.k.view(), c.v.view(), r.out.mutable_view(), options, with_workspace);
+  const auto untouched = [](std::byte b) { return b == kUntouched; };
+  EXPECT_TRUE(std::all_of(memory.begin(), memory.begin() + kAround, untouched)) << "wrote before the workspace";
+  EXPECT_TRUE(std::all_of(memory.end() - kAround, memory.end(), untouched)) << "wrote behind the workspace";
+  return r;
+}
+
+std::string compare(const Case& c, const Result& r) {
+  std::string wrong = compare_out(c, r.out.values());
+  if (r.lse.given()) wrong += compare_lse(c, lse_by_token(c, r.lse));
+  return wrong;
+}
+
+void check(const Case& c, const Target& target) {
+  // A broken kernel fails thousands of cases; the first few tell enough.
+  if (::testing::UnitTest::GetInstance()->current_test_info()->result()->total_part_count() > 40) return;
+  SCOPED_TRACE(target.text() + ": " + c.spec.text());
+  std::vector<std::vector<std::byte>> before;
+  for (const Tensor* input : c.inputs()) before.push_back(input->bytes());
+
+  const Result direct = run(c, target);
+  const uint64_t unclaimed = c.spec.features() & ~target.features;
+  if (!direct.status) {
+    check_refusal(c, target, direct);
+    return;
+  }
+  counts()[target.text()].ran++;
+  EXPECT_TRUE(target.takes(c.spec.dtype)) << "ran a dtype that the kernel does not claim";
+  EXPECT_EQ(unclaimed, 0u) << "ran features that the kernel does not claim: bits " << unclaimed;
+  if (const std::string wrong = compare(c, direct); !wrong.empty()) ADD_FAILURE() << wrong;
+  EXPECT_TRUE(direct.out.surroundings_intact()) << "wrote around out";
+  EXPECT_TRUE(!direct.lse.given() || direct.lse.surroundings_intact()) << "wrote around lse";
+
+  const int threads = 1 + static_cast<int>(c.spec.seed % 3);
+  const Result planned = run_planned(c, target, {.num_threads = threads});
+  EXPECT_TRUE(planned.status.ok()) << "planned: " << planned.status.message();
+  if (planned.status) {
+    EXPECT_TRUE(same_elements(direct, planned)) << "planned with " << threads << " threads differs";
+  }
+
+  for (size_t i = 0; i < before.size(); ++i) EXPECT_EQ(c.inputs()[i]->bytes(), before[i]) << "input " << i << " was written to";
+}
+
+void conform(const Case& c) {
+  if (intensity() == Intensity::kFull) {
+    for (const Target& t : targets()) check(c, t);
+    return;
+  }
+  static size_t turn = 0;
+  ++turn;
+  for (const Target& kernel : kernels()) {
+    std::vector<const Target*> same;
+    for (const Target& t : targets()) {
+      if (t.kernel == kernel.kernel) same.push_back(&t);
+    }
+    check(c, *same[turn % same.size()]);
+  }
+}
+
+std::vector<Dtype> tested_dtypes() {
+  std::vector<Dtype> dtypes;
+  for (const Dtype dtype : {Dtype::kFp32, Dtype::kFp16, Dtype::kBf16, Dtype::kFp64}) {
+    if (std::any_of(kernels().begin(), kernels().end(), [&](const Target& t) { return t.takes(dtype); })) dtypes.push_back(dtype);
+  }
+  return dtypes;
+}
+
+}  // namespace attnmux::test
