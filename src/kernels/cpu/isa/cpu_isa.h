@@ -1,39 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which CPU instruction sets may be used: what the CPU has, what the operating system saves, what the user allows.
+// Which instruction sets this machine can run, and what it is. An instruction set counts when the CPU has it (CPUID) and
+// the operating system keeps its registers (XGETBV; for AMX also the permission that Linux wants to be asked for).
 #pragma once
 
-#include <attnmux/c/plugin.h>
+#include "kernels/cpu/isa/isa_table.h"
+#include "kernels/kernel.h"
 
-#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace attnmux {
 
-/// In rising order; each includes those before it.
-enum class CpuIsa { kBaseline, kAvx2, kAvx512, kAvx512Bf16, kAmx };
-
-/// The words of ATTNMUX_MAX_CPU_ISA: baseline, avx2, avx512, avx512_bf16, amx.
-std::string_view cpu_isa_name(CpuIsa isa);
+const char* cpu_isa_name(CpuIsa isa);
 std::optional<CpuIsa> cpu_isa_named(std::string_view name);
 
-/// The highest that CPU and operating system support; asks Linux for the AMX tiles once.
+// The highest row of the table that the machine can run. Looked up once; asks for the AMX permission if there is AMX.
 CpuIsa detected_cpu_isa();
-/// The lower of detected_cpu_isa() and the cap.
-CpuIsa usable_cpu_isa();
-/// From ATTNMUX_MAX_CPU_ISA, before the first kernel is chosen.
-void set_cpu_isa_cap(CpuIsa isa);
 
-/// 1 if `isa` may be used; else 0, and `reason` (unless null) says what is missing. For attnmux_kernel.available.
+// Caps what kernels may use (ATTNMUX_MAX_CPU_ISA). Calls under way are not affected.
+void set_cpu_isa_cap(CpuIsa cap);
+CpuIsa cpu_isa_cap();
+
+// The lower of the two.
+CpuIsa usable_cpu_isa();
+
+// 1 if kernels for `isa` may run; 0 with a reason, unless that is null.
 int32_t cpu_isa_available(CpuIsa isa, attnmux_reason* reason);
 
-/// "AMD EPYC 9965 192-Core Processor"; "unknown CPU" where the CPU does not say.
-std::string cpu_brand();
-
-struct CpuCaches {
-  size_t l1d_bytes = 0, l2_bytes = 0, l3_bytes = 0;  // 0: unknown
+struct CpuCache {
+  int level;
+  std::string type;  // "Data", "Instruction", "Unified"
+  int64_t bytes;
 };
-CpuCaches cpu_caches();
+
+// What `attnmux doctor` prints. Fields that the system does not tell are empty.
+struct CpuDescription {
+  std::string brand;
+  std::vector<CpuCache> caches;  // of the first CPU
+};
+CpuDescription describe_cpu();
 
 }  // namespace attnmux

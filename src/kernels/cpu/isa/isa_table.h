@@ -1,35 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0
-// One row per instruction set: its word, what a person calls it, and the bits that must be set for it.
-// CPUID bits: Intel SDM volume 2A, table 3-8; AMD APM volume 3, appendix E. XCR0 bits: SDM volume 1, section 13.1.
+// THE table of CPU instruction sets: one row each, rising; a row needs everything that the rows above it need.
+// cmake/CpuIsa.cmake holds the compiler flags under the same names.
 #pragma once
-
-#include "kernels/cpu/isa/cpu_isa.h"
 
 #include <cstdint>
 
 namespace attnmux {
 
-struct IsaRow {
+enum class CpuIsa : uint8_t { kBaseline, kAvx2, kAvx512, kAvx512Bf16, kAmx };
+
+// Feature bits, as CPUID reports them.
+struct CpuidBits {
+  uint32_t leaf1_ecx, leaf7_ebx, leaf7_ecx, leaf7_edx, leaf7_1_eax;
+};
+
+struct CpuIsaRow {
   CpuIsa isa;
-  std::string_view name;
-  const char* title;
-  // Required bits of CPUID leaf 1 ecx, leaf 7.0 ebx, ecx and edx, leaf 7.1 eax; and of XCR0.
-  uint32_t leaf1_ecx, leaf7_ebx, leaf7_ecx, leaf7_edx, leaf71_eax;
-  uint64_t xcr0;
+  const char* name;   // in ATTNMUX_MAX_CPU_ISA, in file names and in kernel names
+  const char* title;  // in messages
+  CpuidBits cpuid;
+  uint64_t xcr0;  // register state that the operating system must save and restore (XGETBV)
 };
 
-inline constexpr uint32_t kBit(int bit) { return uint32_t{1} << bit; }
+namespace isa_bits {
+constexpr uint32_t bit(int i) { return uint32_t{1} << i; }
+constexpr uint32_t kFma = bit(12), kOsxsave = bit(27), kAvx = bit(28), kF16c = bit(29);               // leaf 1 ecx
+constexpr uint32_t kAvx2 = bit(5), kBmi2 = bit(8);                                                    // leaf 7 ebx
+constexpr uint32_t kAvx512 = bit(16) /*F*/ | bit(17) /*DQ*/ | bit(28) /*CD*/ | bit(30) /*BW*/ | bit(31) /*VL*/;  // leaf 7 ebx
+constexpr uint32_t kVnni = bit(11);                                                                   // leaf 7 ecx
+constexpr uint32_t kAmx = bit(22) /*BF16*/ | bit(24) /*TILE*/ | bit(25) /*INT8*/;                     // leaf 7 edx
+constexpr uint32_t kBf16 = bit(5);                                                                    // leaf 7.1 eax
+constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe0, kTileState = 0x60000;
+}  // namespace isa_bits
 
-inline constexpr IsaRow kIsaTable[] = {
-    {CpuIsa::kBaseline, "baseline", "the baseline", 0, 0, 0, 0, 0, 0},
-    // FMA 12, OSXSAVE 27, AVX 28, F16C 29; BMI1 3, AVX2 5, BMI2 8. XCR0: SSE 1, AVX 2.
-    {CpuIsa::kAvx2, "avx2", "AVX2 with FMA", kBit(12) | kBit(27) | kBit(28) | kBit(29), kBit(3) | kBit(5) | kBit(8), 0, 0, 0, 0x6},
-    // AVX-512 F 16, DQ 17, CD 28, BW 30, VL 31. XCR0: opmask 5, zmm 6 and 7.
-    {CpuIsa::kAvx512, "avx512", "AVX-512 (F, BW, DQ, VL, CD)", 0, kBit(16) | kBit(17) | kBit(28) | kBit(30) | kBit(31), 0, 0, 0, 0xe6},
-    // VNNI 11; BF16 5.
-    {CpuIsa::kAvx512Bf16, "avx512_bf16", "AVX-512 BF16 and VNNI", 0, 0, kBit(11), 0, kBit(5), 0xe6},
-    // AMX-BF16 22, TILE 24, INT8 25. XCR0: tile configuration 17, tile data 18.
-    {CpuIsa::kAmx, "amx", "AMX (tile, bf16, int8)", 0, 0, 0, kBit(22) | kBit(24) | kBit(25), 0, 0x600e6},
+// clang-format off
+constexpr CpuIsaRow kCpuIsas[] = {
+  // isa                 name           title           leaf 1 ecx                              7 ebx          7 ecx  7 edx  7.1 eax  XCR0
+  {CpuIsa::kBaseline,   "baseline",    "the baseline", {0,                                      0,              0,     0,     0},     0},
+  {CpuIsa::kAvx2,       "avx2",        "AVX2",         {isa_bits::kOsxsave | isa_bits::kAvx | isa_bits::kFma | isa_bits::kF16c,
+                                                                                                isa_bits::kAvx2 | isa_bits::kBmi2,
+                                                                                                                0,     0,     0},     isa_bits::kYmmState},
+  {CpuIsa::kAvx512,     "avx512",      "AVX-512",      {0,                    isa_bits::kAvx512,                0,     0,     0},     isa_bits::kZmmState},
+  {CpuIsa::kAvx512Bf16, "avx512_bf16", "AVX-512 BF16", {0, 0, isa_bits::kVnni,                                         0, isa_bits::kBf16}, 0},
+  {CpuIsa::kAmx,        "amx",         "AMX",          {0, 0, 0, isa_bits::kAmx,                                              0},     isa_bits::kTileState},
 };
+// clang-format on
+
+constexpr const CpuIsaRow& cpu_isa_row(CpuIsa isa) { return kCpuIsas[static_cast<int>(isa)]; }
+
+consteval bool rows_follow_enum() {
+  for (int i = 0; i <= static_cast<int>(CpuIsa::kAmx); ++i) {
+    if (static_cast<int>(kCpuIsas[i].isa) != i) return false;
+  }
+  return sizeof(kCpuIsas) / sizeof(kCpuIsas[0]) == static_cast<int>(CpuIsa::kAmx) + 1;
+}
+static_assert(rows_follow_enum(), "one row per CpuIsa, in the order of the enum");
 
 }  // namespace attnmux
