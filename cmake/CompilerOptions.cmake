@@ -12,7 +12,7 @@ set(ATTNMUX_WARNINGS
     -Wall
     -Wextra
     -Wpedantic
-    -Wshadow
+    $<IF:$<C_COMPILER_ID:GNU>,-Wshadow=local,-Wshadow> # a constructor's parameter may be called as its member
     -Wundef
     -Wvla
     -Wcast-align

@@ -55,6 +55,13 @@ std::string class_of(const BackendInfo& backend, std::string_view kernel, std::s
   return k == nullptr ? "–" : k->accuracy.value(std::string(dtype), "–");
 }
 
+void note_forced_backend() {
+  uint16_t forced = 0;
+  if (attnmux_forced_backend(&forced, nullptr) == ATTNMUX_OK && forced != 0) {
+    print_note("ATTNMUX_FORCE_BACKEND decides: every call ran " + std::string(Backend::from_id(forced).name()));
+  }
+}
+
 std::string brief_list(const std::vector<std::string>& names) {
   std::string list;
   for (size_t i = 0; i < names.size();) {

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // attnmux bench: how fast the backends are on one problem, measured in turn on the same inputs.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+
 #include "attnmux/backend_table.h"
 #include "attnmux/commands.h"
 #include "attnmux/errors.h"
@@ -10,11 +14,6 @@
 #include "attnmux/progress.h"
 #include "attnmux/table.h"
 #include "attnmux/timing.h"
-
-#include <CLI/CLI.hpp>
-
-#include <algorithm>
-#include <memory>
 
 namespace attnmux::cli {
 namespace {
@@ -32,14 +31,9 @@ struct Candidate {
   Timing timing;
 };
 
-std::string without_prefix(std::string_view message) {
-  constexpr std::string_view kPrefix = "[attention] ";
-  if (message.starts_with(kPrefix)) message.remove_prefix(kPrefix.size());
-  return std::string(message);
-}
-
 // Plans every backend that was asked for, which must run, or every one that this machine has, which may refuse.
-std::vector<Candidate> plan_candidates(const ProblemFlags& flags, const ProblemSpec& spec, const std::vector<BackendInfo>& table) {
+std::vector<Candidate> plan_candidates(const ProblemFlags& flags, const ProblemSpec& spec,
+                                       const std::vector<BackendInfo>& table) {
   const std::vector<Backend> named = named_backends(flags);
   std::vector<Candidate> candidates;
   for (const BackendInfo& b : table) {
@@ -48,10 +42,11 @@ std::vector<Candidate> plan_candidates(const ProblemFlags& flags, const ProblemS
     Candidate candidate;
     candidate.backend = &b;
     const Call call = planned_call(spec, b.backend);
-    const Status status = Planned::make(candidate.planned, call.q, call.k, call.v, call.out, call.options, exec_for(spec.device));
+    const Status status =
+        Planned::make(candidate.planned, call.q, call.k, call.v, call.out, call.options, exec_for(spec.device));
     if (!status) {
       if (!named.empty() || exit_code(status.code()) != kExitCannotRun) throw Error(status);
-      candidate.refusal = without_prefix(status.message());
+      candidate.refusal = refusal_text(status);
     }
     candidates.push_back(std::move(candidate));
   }
@@ -59,7 +54,8 @@ std::vector<Candidate> plan_candidates(const ProblemFlags& flags, const ProblemS
 }
 
 void measure_all(std::vector<Candidate>& candidates, const ProblemSpec& spec, double seconds_each) {
-  const bool any = std::any_of(candidates.begin(), candidates.end(), [](const Candidate& c) { return c.refusal.empty(); });
+  const bool any =
+      std::any_of(candidates.begin(), candidates.end(), [](const Candidate& c) { return c.refusal.empty(); });
   if (!any) return;
   require_host(spec, candidates.front().backend->backend);
   double bytes = bytes_needed(spec, 1);
@@ -79,8 +75,8 @@ void measure_all(std::vector<Candidate>& candidates, const ProblemSpec& spec, do
                             }});
   }
   Progress progress("bench");
-  const auto timings = measure(alternatives, seconds_each,
-                               [&](double done, const std::string& what) { progress.show(done, what); });
+  const auto timings =
+      measure(alternatives, seconds_each, [&](double done, const std::string& what) { progress.show(done, what); });
   auto timing = timings.begin();
   for (Candidate& c : candidates) {
     if (c.refusal.empty()) c.timing = *timing++;
@@ -110,9 +106,14 @@ void print_table(const std::vector<Candidate>& candidates, const ProblemSpec& sp
       continue;
     }
     const std::string kernel = c.planned.kernel();
-    table.row({{c.backend->name, Style::kBold}, kernel, class_of(*c.backend, kernel, dtype_name(spec.dtype)),
-               time_text(c.timing.median_s), time_text(c.timing.min_s), fixed(work / c.timing.median_s / 1e9, 1),
-               bytes_text(bytes / c.timing.median_s) + "/s", ratio_text(baseline->timing.median_s / c.timing.median_s)});
+    table.row({{c.backend->name, Style::kBold},
+               kernel,
+               class_of(*c.backend, kernel, dtype_name(spec.dtype)),
+               time_text(c.timing.median_s),
+               time_text(c.timing.min_s),
+               fixed(work / c.timing.median_s / 1e9, 1),
+               bytes_text(bytes / c.timing.median_s) + "/s",
+               ratio_text(baseline->timing.median_s / c.timing.median_s)});
   }
   table.print();
 }
@@ -147,13 +148,6 @@ Json results_json(const std::vector<Candidate>& candidates, const ProblemSpec& s
   return results;
 }
 
-void note_forced_backend() {
-  uint16_t forced = 0;
-  if (attnmux_forced_backend(&forced, nullptr) == ATTNMUX_OK && forced != 0) {
-    print_note("ATTNMUX_FORCE_BACKEND is set: every row ran " + std::string(Backend::from_id(forced).name()));
-  }
-}
-
 int bench(const BenchFlags& flags) {
   apply_threads(flags.problem);
   const ProblemSpec spec = complete(flags.problem);
@@ -172,14 +166,14 @@ void add_bench(CLI::App& app, Program& program) {
   const auto flags = std::make_shared<BenchFlags>();
   add_problem_flags(*sub, flags->problem, BackendFlag::kMany);
   add_text_option(*sub, "--seconds", "X", "time for each backend (default 1)", [flags](const std::string& t) {
-    flags->seconds = parse_real("--seconds", t);
-    if (flags->seconds < 0 || flags->seconds > 3600) throw UsageError("--seconds: \"" + t + "\" is not accepted; it takes 0 to 3600");
+    flags->seconds = parse_seconds("--seconds", t);
   })->group("Output");
   add_switch(*sub, "--json", flags->json, "one JSON array, one object per backend")->group("Output");
-  sub->footer(examples({"attnmux bench", "attnmux bench --seqlen-q 4096 --heads-q 10 --head-dim 64 --causal --dtype fp32",
-                        "attnmux bench --backend flash --backend _native_math --threads 1 --json",
-                        "attnmux bench --backend flash --kernel cpu_flash_avx2"}) +
-              "\n\nThe defaults are 1×1024×16×128 in bf16. GFLOP/s count 2·(D+Dv) per attended (query, key) pair.");
+  sub->footer(
+      examples({"attnmux bench", "attnmux bench --seqlen-q 4096 --heads-q 10 --head-dim 64 --causal --dtype fp32",
+                "attnmux bench --backend flash --backend _native_math --threads 1 --json",
+                "attnmux bench --backend flash --kernel cpu_flash_avx2"}) +
+      "\n\nThe defaults are 1×1024×16×128 in bf16. GFLOP/s count 2·(D+Dv) per attended (query, key) pair.");
   sub->callback([flags, &program] { program.action = [flags] { return bench(*flags); }; });
 }
 

@@ -1,26 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/errors.h"
 
-#include "attnmux/table.h"
-
 #include <algorithm>
 #include <cstdio>
 #include <vector>
 
+#include "attnmux/table.h"
+
 namespace attnmux::cli {
+
+namespace {
+
+std::string_view without_prefix(std::string_view message) {
+  constexpr std::string_view kPrefix = "[attention] ";
+  if (message.starts_with(kPrefix)) message.remove_prefix(kPrefix.size());
+  return message;
+}
+
+}  // namespace
 
 ExitCode exit_code(Code code) {
   switch (code) {
-    case Code::kOk: return kExitOk;
+    case Code::kOk:
+      return kExitOk;
     case Code::kInvalidArgument:
     case Code::kUnknownBackend:
-    case Code::kBadEnvironment: return kExitUsage;
+    case Code::kBadEnvironment:
+      return kExitUsage;
     case Code::kUnavailable:
-    case Code::kUnsupported: return kExitCannotRun;
+    case Code::kUnsupported:
+      return kExitCannotRun;
     case Code::kOutOfMemory:
     case Code::kDeviceError:
     case Code::kExecutorFailed:
-    case Code::kInternal: break;
+    case Code::kInternal:
+      break;
   }
   return kExitCheckFailed;
 }
@@ -30,10 +44,17 @@ void throw_if_failed(const Status& status) {
 }
 
 void print_error(std::string_view message) {
-  constexpr std::string_view kPrefix = "[attention] ";
-  if (message.starts_with(kPrefix)) message.remove_prefix(kPrefix.size());
-  const std::string line = styled("attnmux:", Style::kBad, stderr) + " " + std::string(message) + "\n";
+  const std::string line = styled("attnmux:", Style::kBad, stderr) + " " + std::string(without_prefix(message)) + "\n";
   std::fputs(line.c_str(), stderr);
+}
+
+std::string refusal_text(const Status& status) {
+  std::string_view message = without_prefix(status.message());
+  if (message.starts_with("backend \"")) {
+    const size_t end = message.find("\" ", 9);
+    if (end != std::string_view::npos) message.remove_prefix(end + 2);
+  }
+  return std::string(message);
 }
 
 void print_note(std::string_view message) {

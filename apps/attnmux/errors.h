@@ -28,6 +28,8 @@ void throw_if_failed(const Status& status);
 
 /// "attnmux: message" on stderr. The library's own prefix, "[attention] ", is dropped.
 void print_error(std::string_view message);
+/// The same message where a table already names the backend: 'backend "flash" …' without its subject.
+std::string refusal_text(const Status& status);
 /// A remark that is not the answer: on stderr, so that stdout holds nothing but the answer.
 void print_note(std::string_view message);
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // attnmux explain: what would be chosen for a problem, and why.
+#include <CLI/CLI.hpp>
+#include <memory>
+
 #include "attnmux/commands.h"
 #include "attnmux/errors.h"
 #include "attnmux/problem_spec.h"
-
-#include <CLI/CLI.hpp>
-
-#include <memory>
 
 namespace attnmux::cli {
 namespace {
@@ -21,7 +20,8 @@ int explain_problem(const ExplainFlags& flags) {
   const ProblemSpec spec = complete(flags.problem);
   const Call call = planned_call(spec, one_backend(flags.problem));
   Explanation answer;
-  throw_if_failed(try_explain(answer, call.q, call.k, call.v, call.out, call.options, exec_for(spec.device), flags.how));
+  throw_if_failed(
+      try_explain(answer, call.q, call.k, call.v, call.out, call.options, exec_for(spec.device), flags.how));
   if (flags.how.json) {
     print_json(Json::parse(answer.text));
   } else {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/help.h"
 
-#include "attnmux/table.h"
-
 #include <algorithm>
 #include <utility>
 #include <vector>
+
+#include "attnmux/table.h"
 
 namespace attnmux::cli {
 namespace {
@@ -35,7 +35,8 @@ std::string section(const std::string& title, const Rows& rows, size_t first_col
 std::string flag_text(const CLI::Option& option) {
   std::string text;
   for (const std::string& name : option.get_snames()) text += "-" + name + ", ";
-  for (const std::string& name : option.get_lnames()) text += (text.empty() || text.ends_with(", ") ? "--" : ", --") + name;
+  for (const std::string& name : option.get_lnames())
+    text += (text.empty() || text.ends_with(", ") ? "--" : ", --") + name;
   const std::string value = option.get_option_text();
   if (!value.empty()) text += value.starts_with("[=") ? value : " " + value;
   return text;
@@ -55,7 +56,8 @@ std::string HelpFormatter::make_help(const CLI::App* app, std::string name, CLI:
       continue;
     }
     if (option->get_group().empty()) continue;
-    auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == option->get_group(); });
+    auto group =
+        std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == option->get_group(); });
     if (group == groups.end()) group = groups.insert(groups.end(), {option->get_group(), {}});
     group->second.emplace_back(flag_text(*option), option->get_description());
   }
@@ -75,8 +77,8 @@ std::string HelpFormatter::make_help(const CLI::App* app, std::string name, CLI:
 
   std::string page;
   for (const std::string& line : wrapped(app->get_description(), page_width())) page += line + "\n";
-  page += "\n" + styled("Usage:", Style::kBold) + " " + (whole_tool ? "attnmux" : name + " " + app->get_name()) + positional_names +
-          (whole_tool ? " SUBCOMMAND [FLAGS]" : " [FLAGS]") + "\n";
+  page += "\n" + styled("Usage:", Style::kBold) + " " + (whole_tool ? "attnmux" : name + " " + app->get_name()) +
+          positional_names + (whole_tool ? " SUBCOMMAND [FLAGS]" : " [FLAGS]") + "\n";
   if (!positionals.empty()) page += section("Arguments", positionals, first_column);
   if (!commands.empty()) page += section("Subcommands", commands, first_column);
   for (const auto& [title, rows] : groups) page += section(title, rows, first_column);

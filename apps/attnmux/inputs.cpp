@@ -16,7 +16,8 @@ HostTensor random_mask(std::vector<int64_t> shape, uint64_t seed) {
   return mask;
 }
 
-HostTensor random_tensor(const ProblemSpec& s, int64_t seqlen, int64_t heads, int64_t dim, uint64_t stream, double factor = 1) {
+HostTensor random_tensor(const ProblemSpec& s, int64_t seqlen, int64_t heads, int64_t dim, uint64_t stream,
+                         double factor = 1) {
   HostTensor tensor(s.dtype, {s.batch, seqlen, heads, dim});
   tensor.fill_normal(s.seed * 8 + stream, factor);
   return tensor;
@@ -63,8 +64,10 @@ Outputs::Outputs(const ProblemSpec& s) : out(s.dtype, {s.batch, s.seqlen_q, s.he
 }
 
 double bytes_needed(const ProblemSpec& s, size_t outputs) {
-  const double out_rows = static_cast<double>(s.batch) * static_cast<double>(s.seqlen_q) * static_cast<double>(s.heads_q);
-  const double out = out_rows * (static_cast<double>(s.head_dim_v) * static_cast<double>(element_size(s.dtype)) + (s.lse ? 4 : 0));
+  const double out_rows =
+      static_cast<double>(s.batch) * static_cast<double>(s.seqlen_q) * static_cast<double>(s.heads_q);
+  const double out =
+      out_rows * (static_cast<double>(s.head_dim_v) * static_cast<double>(element_size(s.dtype)) + (s.lse ? 4 : 0));
   return bytes_moved(s) + static_cast<double>(outputs) * out;
 }
 
@@ -73,7 +76,8 @@ void require_host(const ProblemSpec& spec, Backend backend) {
   const Call call = planned_call(spec, backend);
   Plan unused;
   throw_if_failed(try_plan(unused, call.q, call.k, call.v, call.out, call.options, exec_for(spec.device)));
-  throw UsageError("--device: " + device_name(spec.device) + " is not accepted; this command keeps its tensors in host memory, cpu");
+  throw UsageError("--device: " + device_name(spec.device) +
+                   " is not accepted; this command keeps its tensors in host memory, cpu");
 }
 
 }  // namespace attnmux::cli

@@ -41,8 +41,8 @@ struct Outputs {
 /// Bytes that the inputs and `outputs` sets of results take.
 double bytes_needed(const ProblemSpec& spec, size_t outputs);
 
-/// The tool keeps its tensors in host memory. Where a problem is said to be elsewhere, this throws what the library says
-/// about it, or that it takes the CPU.
+/// The tool keeps its tensors in host memory. Where a problem is said to be elsewhere, this throws what the library
+/// says about it, or that it takes the CPU.
 void require_host(const ProblemSpec& spec, Backend backend);
 
 }  // namespace attnmux::cli

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/json_out.h"
 
-#include "attnmux/errors.h"
-
 #include <cstdio>
+
+#include "attnmux/errors.h"
 
 namespace attnmux::cli {
 

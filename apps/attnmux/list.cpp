@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // attnmux list: every backend, what it runs, or why it does not.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <memory>
+
 #include "attnmux/backend_table.h"
 #include "attnmux/commands.h"
 #include "attnmux/errors.h"
@@ -7,12 +12,6 @@
 #include "attnmux/numbers.h"
 #include "attnmux/problem_flags.h"
 #include "attnmux/table.h"
-
-#include <CLI/CLI.hpp>
-
-#include <algorithm>
-#include <array>
-#include <memory>
 
 namespace attnmux::cli {
 namespace {
@@ -38,17 +37,20 @@ std::string runnable_kernels(const BackendInfo& backend) {
 
 int print_list() {
   const auto backends = backend_table();
-  const auto running = std::count_if(backends.begin(), backends.end(), [](const BackendInfo& b) { return b.available; });
+  const auto running =
+      std::count_if(backends.begin(), backends.end(), [](const BackendInfo& b) { return b.available; });
   Table table({"backend", "family", "runs", "class", "kernels, or why not"});
   for (const BackendInfo& b : backends) {
     if (b.available) {
-      table.row({{b.name, Style::kBold}, b.family, {"yes", Style::kGood}, lowest_class(b.accuracy), runnable_kernels(b)});
+      table.row(
+          {{b.name, Style::kBold}, b.family, {"yes", Style::kGood}, lowest_class(b.accuracy), runnable_kernels(b)});
     } else {
       table.row({b.name, b.family, {"–", Style::kDim}, {"–", Style::kDim}, {b.reason, Style::kDim}});
     }
   }
-  const std::string headline = std::to_string(running) + " of " + counted(static_cast<int64_t>(backends.size()), "backend") +
-                               " run on this machine: " + machine().value("cpu", "unknown CPU") + ", " + machine_text() + "\n";
+  const std::string headline =
+      std::to_string(running) + " of " + counted(static_cast<int64_t>(backends.size()), "backend") +
+      " run on this machine: " + machine().value("cpu", "unknown CPU") + ", " + machine_text() + "\n";
   std::fputs(headline.c_str(), stdout);
   table.print();
   return kExitOk;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/machine.h"
 
-#include "attnmux/errors.h"
-#include "attnmux/numbers.h"
-
 #include <attnmux/process.h>
 
 #include <array>
 #include <filesystem>
 #include <fstream>
 #include <utility>
+
+#include "attnmux/errors.h"
+#include "attnmux/numbers.h"
 
 namespace attnmux::cli {
 namespace {
@@ -36,8 +36,11 @@ double kibibytes(const std::string& text) {
 }
 
 std::string isa_label(std::string_view isa) {
-  constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kLabels = {
-      {{"baseline", "no AVX"}, {"avx2", "AVX2"}, {"avx512", "AVX-512"}, {"avx512_bf16", "AVX-512 BF16"}, {"amx", "AMX"}}};
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kLabels = {{{"baseline", "no AVX"},
+                                                                                     {"avx2", "AVX2"},
+                                                                                     {"avx512", "AVX-512"},
+                                                                                     {"avx512_bf16", "AVX-512 BF16"},
+                                                                                     {"amx", "AMX"}}};
   for (const auto& [name, label] : kLabels) {
     if (name == isa) return std::string(label);
   }

@@ -2,12 +2,12 @@
 // This machine, as the library and the operating system describe it.
 #pragma once
 
-#include "attnmux/json_out.h"
-
 #include <attnmux/tensor.h>
 
 #include <string>
 #include <vector>
+
+#include "attnmux/json_out.h"
 
 namespace attnmux::cli {
 

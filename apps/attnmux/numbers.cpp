@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/numbers.h"
 
-#include "attnmux/errors.h"
-
 #include <array>
 #include <charconv>
 #include <cmath>
+
+#include "attnmux/errors.h"
 
 namespace attnmux::cli {
 namespace {
 
 [[noreturn]] void refuse(std::string_view flag, std::string_view text, std::string_view accepted) {
-  throw UsageError(std::string(flag) + ": \"" + std::string(text) + "\" is not accepted; it takes " + std::string(accepted));
+  throw UsageError(std::string(flag) + ": \"" + std::string(text) + "\" is not accepted; it takes " +
+                   std::string(accepted));
 }
 
 template <typename T>
@@ -52,6 +53,12 @@ double parse_real(std::string_view flag, std::string_view text) {
   refuse(flag, text, "a finite number such as 0.125 or 1e-3");
 }
 
+double parse_seconds(std::string_view flag, std::string_view text) {
+  double value = 0;
+  if (parse_all(text, value) && value >= 0 && value <= 3600) return value;
+  refuse(flag, text, "a number of seconds from 0 to 3600");
+}
+
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
   for (;;) {
@@ -82,7 +89,9 @@ std::string bytes_text(double bytes) {
   return three_digits(bytes / 1e12) + " TB";
 }
 
-std::string ratio_text(double ratio) { return (ratio < 99.95 ? fixed(ratio, ratio < 9.995 ? 2 : 1) : fixed(ratio, 0)) + "×"; }
+std::string ratio_text(double ratio) {
+  return (ratio < 99.95 ? fixed(ratio, ratio < 9.995 ? 2 : 1) : fixed(ratio, 0)) + "×";
+}
 
 std::string counted(int64_t count, std::string_view noun) {
   return std::to_string(count) + " " + std::string(noun) + (count == 1 ? "" : "s");

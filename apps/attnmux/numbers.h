@@ -17,6 +17,8 @@ int64_t parse_integer(std::string_view flag, std::string_view text, int64_t low,
 uint64_t parse_unsigned(std::string_view flag, std::string_view text);
 /// The whole text is one finite decimal number.
 double parse_real(std::string_view flag, std::string_view text);
+/// A number from 0 to 3600.
+double parse_seconds(std::string_view flag, std::string_view text);
 
 /// Parts between commas; "a,,b" has an empty one.
 std::vector<std::string_view> split(std::string_view text, char separator = ',');

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/numerics.h"
 
-#include "attnmux/errors.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "attnmux/errors.h"
+
 namespace attnmux::cli {
 namespace {
 
-// Products of INT8 or FP8 numbers cannot keep to a multiple of the textbook loop's error: they have a gate of their own.
+// Products of INT8 or FP8 numbers cannot keep to a multiple of the textbook loop's error: they have a gate of their
+// own.
 constexpr double kQuantizedRelativeL2 = 0.05;
 constexpr double kUnlimited = std::numeric_limits<double>::infinity();
 
@@ -19,10 +20,14 @@ struct Format {
 };
 Format format(Dtype dtype) {
   switch (dtype) {
-    case Dtype::kBf16: return {7, -126};
-    case Dtype::kFp16: return {10, -14};
-    case Dtype::kFp64: return {52, -1022};
-    default: return {23, -126};
+    case Dtype::kBf16:
+      return {7, -126};
+    case Dtype::kFp16:
+      return {10, -14};
+    case Dtype::kFp64:
+      return {52, -1022};
+    default:
+      return {23, -126};
   }
 }
 

@@ -2,11 +2,11 @@
 // How far a result is from the truth, and how far it may be (docs/numerics.md).
 #pragma once
 
-#include "attnmux/problem_spec.h"
-
 #include <span>
 #include <string>
 #include <vector>
+
+#include "attnmux/problem_spec.h"
 
 namespace attnmux::cli {
 

@@ -2,9 +2,9 @@
 // A backend made ready: its plan and a workspace of its own.
 #pragma once
 
-#include "attnmux/tensors.h"
-
 #include <attnmux/attnmux.h>
+
+#include "attnmux/tensors.h"
 
 namespace attnmux::cli {
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/problem_flags.h"
 
+#include <CLI/CLI.hpp>
+#include <limits>
+
 #include "attnmux/errors.h"
 #include "attnmux/numbers.h"
-
-#include <CLI/CLI.hpp>
-
-#include <limits>
 
 namespace attnmux::cli {
 namespace {
@@ -19,9 +18,7 @@ constexpr int64_t kMaxThreads = 4096;
 // Distinguishes `--causal` from `--causal=VALUE`: CLI11 hands this over where a flag has no value.
 constexpr std::string_view kBareFlag = "true";
 
-Align causal_align(const std::string& text) {
-  return text == kBareFlag ? Align::kNone : parse_align("--causal", text);
-}
+Align causal_align(const std::string& text) { return text == kBareFlag ? Align::kNone : parse_align("--causal", text); }
 
 }  // namespace
 
@@ -35,7 +32,8 @@ Dtype parse_dtype(std::string_view flag, std::string_view text) {
   if (text == "fp16") return Dtype::kFp16;
   if (text == "bf16") return Dtype::kBf16;
   if (text == "fp64") return Dtype::kFp64;
-  throw UsageError(std::string(flag) + ": \"" + std::string(text) + "\" is not accepted; it takes fp32, fp16, bf16 or fp64");
+  throw UsageError(std::string(flag) + ": \"" + std::string(text) +
+                   "\" is not accepted; it takes fp32, fp16, bf16 or fp64");
 }
 
 Device parse_device(std::string_view flag, std::string_view text) {
@@ -51,15 +49,17 @@ Device parse_device(std::string_view flag, std::string_view text) {
 Align parse_align(std::string_view flag, std::string_view text) {
   if (text == "top_left") return Align::kTopLeft;
   if (text == "bottom_right") return Align::kBottomRight;
-  throw UsageError(std::string(flag) + ": \"" + std::string(text) +
-                   "\" is not accepted; the diagonal starts at top_left (PyTorch) or ends at bottom_right (FlashAttention)");
+  throw UsageError(
+      std::string(flag) + ": \"" + std::string(text) +
+      "\" is not accepted; the diagonal starts at top_left (PyTorch) or ends at bottom_right (FlashAttention)");
 }
 
 WindowFlag parse_window(std::string_view flag, std::string_view text) {
   const auto parts = split(text);
   if (parts.size() < 2 || parts.size() > 3) {
-    throw UsageError(std::string(flag) + ": \"" + std::string(text) +
-                     "\" is not accepted; it takes LEFT,RIGHT or LEFT,RIGHT,top_left|bottom_right, with -1 for unlimited");
+    throw UsageError(
+        std::string(flag) + ": \"" + std::string(text) +
+        "\" is not accepted; it takes LEFT,RIGHT or LEFT,RIGHT,top_left|bottom_right, with -1 for unlimited");
   }
   WindowFlag window;
   window.left = parse_integer(flag, parts[0], -1);
@@ -115,7 +115,8 @@ void add_problem_flags(CLI::App& app, ProblemFlags& f, BackendFlag backend) {
        [&f](const std::string& t) { f.dtype = parse_dtype("--dtype", t); });
 
   group = kMasks;
-  app.add_flag("--causal", f.causal_text, "query i sees the keys up to i; top_left or bottom_right where there are more keys than queries")
+  app.add_flag("--causal", f.causal_text,
+               "query i sees the keys up to i; top_left or bottom_right where there are more keys than queries")
       ->each([&f](const std::string& t) { f.causal = causal_align(t); })
       ->option_text("[=ALIGN]")
       ->group(group);
@@ -123,16 +124,22 @@ void add_problem_flags(CLI::App& app, ProblemFlags& f, BackendFlag backend) {
        [&f](const std::string& t) { f.window = parse_window("--window", t); });
   text("--key-lengths", "A,B,…", "keys of each sequence that are not padding",
        [&f](const std::string& t) { f.key_lengths = t; });
-  real("--softcap", f.softcap, "scores become X·tanh(score / X); 0 is off", [](double x) { return x >= 0; }, "a number of at least 0");
+  real(
+      "--softcap", f.softcap, "scores become X·tanh(score / X); 0 is off", [](double x) { return x >= 0; },
+      "a number of at least 0");
   real("--scale", f.scale, "factor of q·k (default head-dim^-1/2)", [](double) { return true; }, "a number");
-  real("--dropout", f.dropout, "probability of dropping a weight; needs --seed", [](double x) { return x >= 0 && x < 1; },
-       "a probability from 0 to below 1");
-  text("--seed", "N", "of the dropout and of random inputs", [&f](const std::string& t) { f.seed = parse_unsigned("--seed", t); });
+  real(
+      "--dropout", f.dropout, "probability of dropping a weight; needs --seed",
+      [](double x) { return x >= 0 && x < 1; }, "a probability from 0 to below 1");
+  text("--seed", "N", "of the dropout and of random inputs",
+       [&f](const std::string& t) { f.seed = parse_unsigned("--seed", t); });
   add_switch(app, "--lse", f.lse, "also return the log-sum-exp of each row")->group(group);
 
   group = kWhere;
   const bool many = backend == BackendFlag::kMany;
-  app.add_option("--backend", f.backends, many ? "only this backend; may be given several times" : "the backend (default: ATTNMUX_BACKEND, else native)")
+  app.add_option(
+         "--backend", f.backends,
+         many ? "only this backend; may be given several times" : "the backend (default: ATTNMUX_BACKEND, else native)")
       ->option_text("NAME")
       ->allow_extra_args(false)
       ->group(group);

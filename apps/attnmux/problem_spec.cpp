@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/problem_spec.h"
 
+#include <algorithm>
+
 #include "attnmux/errors.h"
 #include "attnmux/machine.h"
 #include "attnmux/numbers.h"
 #include "attnmux/tensors.h"
-
-#include <algorithm>
 
 namespace attnmux::cli {
 namespace {
 
 Json align_json(Align align) {
   switch (align) {
-    case Align::kTopLeft: return "top_left";
-    case Align::kBottomRight: return "bottom_right";
-    case Align::kNone: break;
+    case Align::kTopLeft:
+      return "top_left";
+    case Align::kBottomRight:
+      return "bottom_right";
+    case Align::kNone:
+      break;
   }
   return nullptr;
 }
@@ -43,7 +46,8 @@ AttentionOptions ProblemSpec::options(Backend backend, const MutableTensorView& 
   if (key_lengths) {
     // Lengths of a CUDA problem live in device memory; planning needs no pointer.
     const void* data = device == Device::cpu() ? key_lengths->data() : nullptr;
-    o.mask = o.mask & Mask::key_lengths(TensorView(data, Dtype::kInt32, {static_cast<int64_t>(key_lengths->size())}, device));
+    o.mask = o.mask &
+             Mask::key_lengths(TensorView(data, Dtype::kInt32, {static_cast<int64_t>(key_lengths->size())}, device));
   }
   o.scale = scale;
   o.softcap = softcap.value_or(0);
@@ -91,7 +95,8 @@ void apply_options(const ProblemFlags& f, ProblemSpec& s) {
   s.kernel = f.kernel;
   s.allow_lossy = f.allow_lossy;
   s.device = f.device.value_or(default_device());
-  if (f.dropout && !f.seed) throw UsageError("--dropout needs --seed: the same seed drops the same weights on every kernel");
+  if (f.dropout && !f.seed)
+    throw UsageError("--dropout needs --seed: the same seed drops the same weights on every kernel");
 }
 
 ProblemSpec complete(const ProblemFlags& f) {
@@ -115,7 +120,8 @@ void apply_threads(const ProblemFlags& flags) {
 
 Backend one_backend(const ProblemFlags& flags) {
   if (flags.backends.empty()) return {};
-  if (flags.backends.size() > 1) throw UsageError("--backend is given " + std::to_string(flags.backends.size()) + " times; it takes one name here");
+  if (flags.backends.size() > 1)
+    throw UsageError("--backend is given " + std::to_string(flags.backends.size()) + " times; it takes one name here");
   return Backend::named(flags.backends.front());
 }
 
@@ -136,26 +142,40 @@ ExecContext exec_for(const Device& device) {
 
 std::string_view dtype_name(Dtype dtype) {
   switch (dtype) {
-    case Dtype::kFp32: return "fp32";
-    case Dtype::kFp16: return "fp16";
-    case Dtype::kBf16: return "bf16";
-    case Dtype::kFp64: return "fp64";
-    case Dtype::kBool: return "bool";
-    case Dtype::kUint8: return "uint8";
-    case Dtype::kInt32: return "int32";
-    case Dtype::kE4m3: return "e4m3";
-    case Dtype::kNone: break;
+    case Dtype::kFp32:
+      return "fp32";
+    case Dtype::kFp16:
+      return "fp16";
+    case Dtype::kBf16:
+      return "bf16";
+    case Dtype::kFp64:
+      return "fp64";
+    case Dtype::kBool:
+      return "bool";
+    case Dtype::kUint8:
+      return "uint8";
+    case Dtype::kInt32:
+      return "int32";
+    case Dtype::kE4m3:
+      return "e4m3";
+    case Dtype::kNone:
+      break;
   }
   return "none";
 }
 
 std::string_view dtype_word(Dtype dtype) {
   switch (dtype) {
-    case Dtype::kFp32: return "float32";
-    case Dtype::kFp16: return "float16";
-    case Dtype::kBf16: return "bfloat16";
-    case Dtype::kFp64: return "float64";
-    default: return dtype_name(dtype);
+    case Dtype::kFp32:
+      return "float32";
+    case Dtype::kFp16:
+      return "float16";
+    case Dtype::kBf16:
+      return "bfloat16";
+    case Dtype::kFp64:
+      return "float64";
+    default:
+      return dtype_name(dtype);
   }
 }
 
@@ -164,8 +184,8 @@ std::string device_name(const Device& device) {
 }
 
 std::string shape_text(const ProblemSpec& s) {
-  std::string line = std::to_string(s.batch) + "×" + std::to_string(s.seqlen_q) + "×" + std::to_string(s.heads_q) + "×" +
-                     std::to_string(s.head_dim);
+  std::string line = std::to_string(s.batch) + "×" + std::to_string(s.seqlen_q) + "×" + std::to_string(s.heads_q) +
+                     "×" + std::to_string(s.head_dim);
   if (s.seqlen_kv != s.seqlen_q) line += ", " + counted(s.seqlen_kv, "key");
   if (s.heads_kv != s.heads_q) line += ", " + counted(s.heads_kv, "key head");
   if (s.head_dim_v != s.head_dim) line += ", values of " + std::to_string(s.head_dim_v);
@@ -176,7 +196,8 @@ std::string text(const ProblemSpec& s) {
   std::string line = shape_text(s) + ", " + std::string(dtype_word(s.dtype));
   if (s.causal) line += ", causal" + align_suffix(*s.causal, " ");
   if (s.window) {
-    line += ", window " + std::to_string(s.window->left) + "," + std::to_string(s.window->right) + align_suffix(s.window->align, ",");
+    line += ", window " + std::to_string(s.window->left) + "," + std::to_string(s.window->right) +
+            align_suffix(s.window->align, ",");
   }
   if (s.key_lengths) line += ", key lengths " + lengths_text(*s.key_lengths);
   if (s.softcap.value_or(0) != 0) line += ", softcap " + Json(*s.softcap).dump();
@@ -205,7 +226,8 @@ Json to_json(const ProblemSpec& s) {
             {"dropout", s.dropout.value_or(0)},
             {"seed", nullptr},
             {"lse", s.lse}};
-  if (s.window) j["window"] = {{"left", s.window->left}, {"right", s.window->right}, {"align", align_json(s.window->align)}};
+  if (s.window)
+    j["window"] = {{"left", s.window->left}, {"right", s.window->right}, {"align", align_json(s.window->align)}};
   if (s.key_lengths) j["key_lengths"] = *s.key_lengths;
   if (s.scale) j["scale"] = *s.scale;
   if (s.dropout) j["seed"] = s.seed;
@@ -213,7 +235,8 @@ Json to_json(const ProblemSpec& s) {
 }
 
 double attended_pairs(const ProblemSpec& s) {
-  const bool bottom_right = (s.causal && *s.causal == Align::kBottomRight) || (s.window && s.window->align == Align::kBottomRight);
+  const bool bottom_right =
+      (s.causal && *s.causal == Align::kBottomRight) || (s.window && s.window->align == Align::kBottomRight);
   const int64_t left = s.window ? s.window->left : -1;
   int64_t right = s.window ? s.window->right : -1;
   if (s.causal) right = right < 0 ? 0 : std::min<int64_t>(right, 0);

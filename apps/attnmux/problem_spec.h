@@ -2,10 +2,10 @@
 // A problem in which every value is known: what the flags say, completed by the defaults.
 #pragma once
 
+#include <attnmux/attnmux.h>
+
 #include "attnmux/json_out.h"
 #include "attnmux/problem_flags.h"
-
-#include <attnmux/attnmux.h>
 
 namespace attnmux::cli {
 
@@ -22,7 +22,8 @@ struct ProblemSpec {
   bool allow_lossy = false;
   Device device = Device::cpu();
 
-  /// Views the spec's own key lengths and kernel name: it must outlive the options. `lse_view` is used where lse is set.
+  /// Views the spec's own key lengths and kernel name: it must outlive the options. `lse_view` is used where lse is
+  /// set.
   AttentionOptions options(Backend backend, const MutableTensorView& lse_view) const;
 };
 

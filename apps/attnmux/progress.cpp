@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/progress.h"
 
+#include <cstdio>
+
 #include "attnmux/numbers.h"
 #include "attnmux/table.h"
-
-#include <cstdio>
 
 namespace attnmux::cli {
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // attnmux run: tensors from files through one backend or all of them, compared with the truth.
+#include <CLI/CLI.hpp>
+#include <memory>
+
 #include "attnmux/commands.h"
 #include "attnmux/errors.h"
 #include "attnmux/problem_flags.h"
 #include "attnmux/run_report.h"
-
-#include <CLI/CLI.hpp>
-
-#include <memory>
 
 namespace attnmux::cli {
 
@@ -29,10 +28,12 @@ void add_run(CLI::App& app, Program& program) {
   add_problem_flags(*sub, flags->problem, BackendFlag::kOne);
   sub->get_option("--key-lengths")->option_text("NAME|A,B,…");
   sub->get_option("--dtype")->description("converts q, k and v first: fp32, fp16, bf16 or fp64 (default: as stored)");
-  for (const char* shape : {"--batch", "--seqlen-q", "--seqlen-kv", "--heads-q", "--heads-kv", "--head-dim", "--head-dim-v"}) {
+  for (const char* shape :
+       {"--batch", "--seqlen-q", "--seqlen-kv", "--heads-q", "--heads-kv", "--head-dim", "--head-dim-v"}) {
     sub->get_option(shape)->description("comes from the tensors; where given, they must have it");
   }
-  add_switch(*sub, "--all", flags->all, "every backend; those that do not run are listed with the reason")->group("Output");
+  add_switch(*sub, "--all", flags->all, "every backend; those that do not run are listed with the reason")
+      ->group("Output");
   sub->add_option("--out", flags->out, "writes out (out.BACKEND with --all), and lse with --lse; .safetensors or .npy")
       ->option_text("FILE")
       ->group("Output");

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/run_files.h"
 
-#include "attnmux/errors.h"
-#include "attnmux/numbers.h"
-
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <limits>
+
+#include "attnmux/errors.h"
+#include "attnmux/numbers.h"
 
 namespace attnmux::cli {
 namespace {
@@ -25,8 +25,8 @@ std::string shared_name(const std::string& q, const std::string& k, const std::s
 
 void require_extent(std::string_view flag, const std::optional<int64_t>& given, int64_t found) {
   if (given && *given != found) {
-    throw UsageError(std::string(flag) + ": " + std::to_string(*given) + ", but the tensors have " + std::to_string(found) +
-                     "; leave it out, the shapes come from the file");
+    throw UsageError(std::string(flag) + ": " + std::to_string(*given) + ", but the tensors have " +
+                     std::to_string(found) + "; leave it out, the shapes come from the file");
   }
 }
 
@@ -34,8 +34,8 @@ int64_t extent(const io::NamedTensor& tensor, size_t i) { return tensor.shape[i]
 
 void require_rank_4(std::string_view flag, const io::NamedTensor& tensor) {
   if (tensor.shape.size() == 4) return;
-  throw UsageError(std::string(flag) + ": tensor " + io::in_quotes(tensor.name) + " has shape " + io::shape_text(tensor.shape) +
-                   "; it takes (batch, seqlen, heads, head_dim)");
+  throw UsageError(std::string(flag) + ": tensor " + io::in_quotes(tensor.name) + " has shape " +
+                   io::shape_text(tensor.shape) + "; it takes (batch, seqlen, heads, head_dim)");
 }
 
 template <typename T>
@@ -58,7 +58,8 @@ std::vector<int32_t> lengths_of(const io::NamedTensor& tensor) {
 RunFiles::RunFiles(const TensorNames& names, const ProblemFlags& flags) {
   if (!names.file.empty()) {
     if (is_npy(names.file)) {
-      throw UsageError(io::in_quotes(names.file) + " is a single array; give --q, --k and --v one .npy file each, and no FILE");
+      throw UsageError(io::in_quotes(names.file) +
+                       " is a single array; give --q, --k and --v one .npy file each, and no FILE");
     }
     file_ = io::load_tensor_file(names.file);
   } else if (names.q.empty() || names.k.empty() || names.v.empty()) {
@@ -105,7 +106,8 @@ RunFiles::RunFiles(const TensorNames& names, const ProblemFlags& flags) {
     const bool is_float = expect_->dtype >= ATTNMUX_FP32 && expect_->dtype <= ATTNMUX_FP64;
     if (expect_->shape != shape || !is_float) {
       throw UsageError("--expect: tensor " + io::in_quotes(expect_->name) + " is " + expect_->file_dtype + " " +
-                       io::shape_text(expect_->shape) + "; it takes floats of the output's shape, " + io::shape_text(shape));
+                       io::shape_text(expect_->shape) + "; it takes floats of the output's shape, " +
+                       io::shape_text(shape));
     }
   }
   const std::string where = names.file.empty() ? "" : std::filesystem::path(names.file).filename().string() + ": ";
@@ -123,7 +125,8 @@ const io::NamedTensor& RunFiles::find(std::string_view flag, const std::string& 
   } catch (const io::FileError& error) {
     throw UsageError(std::string(flag) + ": " + error.what());
   }
-  throw UsageError(std::string(flag) + ": " + io::in_quotes(name) + " is not accepted; without a FILE.safetensors it takes a .npy file");
+  throw UsageError(std::string(flag) + ": " + io::in_quotes(name) +
+                   " is not accepted; without a FILE.safetensors it takes a .npy file");
 }
 
 TensorView RunFiles::view(std::string_view flag, const std::string& name) {

@@ -2,13 +2,13 @@
 // What `attnmux run` reads and writes: tensors of a .safetensors file, or .npy files.
 #pragma once
 
-#include "attnmux/inputs.h"
-
 #include <io/tensor_file.h>
 
 #include <deque>
 #include <optional>
 #include <string>
+
+#include "attnmux/inputs.h"
 
 namespace attnmux::cli {
 
@@ -37,7 +37,7 @@ class RunFiles {
   void read_key_lengths(const std::string& text);
 
   std::optional<io::TensorFile> file_;
-  std::deque<io::TensorFile> arrays_;    // .npy files; a deque keeps references valid
+  std::deque<io::TensorFile> arrays_;  // .npy files; a deque keeps references valid
   std::deque<HostTensor> converted_;
   const io::NamedTensor* expect_ = nullptr;
   ProblemSpec spec_;

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attnmux/run_report.h"
 
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
 #include "attnmux/backend_table.h"
 #include "attnmux/errors.h"
 #include "attnmux/machine.h"
@@ -10,10 +14,6 @@
 #include "attnmux/progress.h"
 #include "attnmux/table.h"
 #include "attnmux/timing.h"
-
-#include <algorithm>
-#include <cmath>
-#include <memory>
 
 namespace attnmux::cli {
 namespace {
@@ -125,7 +125,8 @@ void time_rows(const Run& run, std::vector<Row>& rows, Row* baseline_row, double
     if (row.ran()) add(row);
   }
   if (baseline_row != nullptr && std::find(timed.begin(), timed.end(), baseline_row) == timed.end()) add(*baseline_row);
-  const auto timings = measure(alternatives, seconds, [&](double done, const std::string& what) { progress.show(done, what); });
+  const auto timings =
+      measure(alternatives, seconds, [&](double done, const std::string& what) { progress.show(done, what); });
   for (size_t i = 0; i < timed.size(); ++i) timed[i]->timing = timings[i];
 }
 
@@ -152,7 +153,8 @@ std::string headline(const Run& run, const RunFlags& flags) {
 void print_report(const Run& run, const RunFlags& flags, const std::vector<Row>& rows, const Row* baseline_row) {
   const bool expects = run.files.has_expect();
   std::fputs((styled(headline(run, flags), Style::kBold) + "\n").c_str(), stdout);
-  std::vector<std::string> titles = {"backend", "kernel", "class", expects ? "error vs expected" : "error vs fp64", "time", "vs _native_math"};
+  std::vector<std::string> titles = {
+      "backend", "kernel", "class", expects ? "error vs expected" : "error vs fp64", "time", "vs _native_math"};
   if (run.spec.lse) titles.insert(titles.begin() + 4, "lse error");
   Table table(titles);
   for (const Row& row : rows) {
@@ -160,9 +162,13 @@ void print_report(const Run& run, const RunFlags& flags, const std::vector<Row>&
       table.row({row.name, {"–", Style::kDim}, {"–", Style::kDim}, {row.refusal, Style::kDim}});
       continue;
     }
-    std::vector<Cell> cells = {{row.name, Style::kBold}, row.kernel, row.accuracy_class,
-                               {scientific(row.error.max_abs), row.tolerance.admits(row.error) ? Style::kGood : Style::kBad}};
-    if (run.spec.lse) cells.emplace_back(scientific(row.lse_error), row.lse_error <= row.lse_allowed ? Style::kGood : Style::kBad);
+    std::vector<Cell> cells = {
+        {row.name, Style::kBold},
+        row.kernel,
+        row.accuracy_class,
+        {scientific(row.error.max_abs), row.tolerance.admits(row.error) ? Style::kGood : Style::kBad}};
+    if (run.spec.lse)
+      cells.emplace_back(scientific(row.lse_error), row.lse_error <= row.lse_allowed ? Style::kGood : Style::kBad);
     cells.emplace_back(time_text(row.timing.median_s));
     cells.emplace_back(ratio(row, baseline_row));
     table.row(std::move(cells));
@@ -180,9 +186,11 @@ void print_verdict(const Run& run, const std::vector<Row>& rows) {
     if (row.passed()) continue;
     all_passed = false;
     const bool lse_only = row.tolerance.admits(row.error);
-    print_error(lse_only ? row.name + ": the log-sum-exp is off by " + scientific(row.lse_error) + ", allowed are " + scientific(row.lse_allowed)
-                         : row.name + ": the output is off by " + scientific(row.error.max_abs) + " (relative L2 " + scientific(row.error.rel_l2) +
-                               "), allowed are " + scientific(row.tolerance.max_abs) + " (" + scientific(row.tolerance.rel_l2) + ")");
+    print_error(lse_only ? row.name + ": the log-sum-exp is off by " + scientific(row.lse_error) + ", allowed are " +
+                               scientific(row.lse_allowed)
+                         : row.name + ": the output is off by " + scientific(row.error.max_abs) + " (relative L2 " +
+                               scientific(row.error.rel_l2) + "), allowed are " + scientific(row.tolerance.max_abs) +
+                               " (" + scientific(row.tolerance.rel_l2) + ")");
   }
   if (all_passed && allowed > 0) {
     print_note("every error is within " + scientific(allowed) + ": twice that of the textbook loop in " +
@@ -206,7 +214,8 @@ Json report_json(const Run& run, const RunFlags& flags, const std::vector<Row>& 
       r["median_s"] = row.timing.median_s;
       r["min_s"] = row.timing.min_s;
       r["runs"] = row.timing.runs;
-      r["speedup_vs_native_math"] = baseline_row == nullptr ? Json(nullptr) : Json(baseline_row->timing.median_s / row.timing.median_s);
+      r["speedup_vs_native_math"] =
+          baseline_row == nullptr ? Json(nullptr) : Json(baseline_row->timing.median_s / row.timing.median_s);
     }
     results.push_back(std::move(r));
   }
@@ -225,7 +234,8 @@ void write_outputs(const std::string& path, const std::vector<Row>& rows, bool a
     const std::string suffix = all ? "." + row.name : "";
     const auto add = [&](const std::string& name, const HostTensor& tensor) {
       if (tensor.dtype() == Dtype::kNone) return;
-      tensors.push_back(io::borrow_tensor(name + suffix, static_cast<int32_t>(tensor.dtype()), tensor.shape(), tensor.data()));
+      tensors.push_back(
+          io::borrow_tensor(name + suffix, static_cast<int32_t>(tensor.dtype()), tensor.shape(), tensor.data()));
     };
     add("out", row.outputs->out);
     add("lse", row.outputs->lse);
@@ -252,8 +262,9 @@ int run_files(const RunFlags& flags) {
   }
   Progress progress("run");
   progress.show(0, "computing the oracle in fp64");
-  const Oracle truth = oracle({files.inputs().q, files.inputs().k, files.inputs().v, {}, files.inputs().options(run.spec, {}, {})},
-                              run.spec, run.spec.lse);
+  const Oracle truth =
+      oracle({files.inputs().q, files.inputs().k, files.inputs().v, {}, files.inputs().options(run.spec, {}, {})},
+             run.spec, run.spec.lse);
   compare(run, rows, truth, files.has_expect() ? files.expected() : std::vector<double>());
   Row hidden;
   Row* baseline_row = baseline(run, rows, hidden);

@@ -10,8 +10,8 @@
 namespace attnmux::cli {
 namespace {
 
-constexpr size_t kGap = 2;           // spaces between columns
-constexpr size_t kNarrowest = 24;    // a last column is not wrapped into less
+constexpr size_t kGap = 2;         // spaces between columns
+constexpr size_t kNarrowest = 24;  // a last column is not wrapped into less
 
 bool shows_colour(std::FILE* stream) {
   const char* no_color = std::getenv("NO_COLOR");
@@ -22,11 +22,16 @@ bool shows_colour(std::FILE* stream) {
 
 std::string_view escape(Style style) {
   switch (style) {
-    case Style::kPlain: return "";
-    case Style::kBold: return "\x1b[1m";
-    case Style::kDim: return "\x1b[2m";
-    case Style::kGood: return "\x1b[32m";
-    case Style::kBad: return "\x1b[31m";
+    case Style::kPlain:
+      return "";
+    case Style::kBold:
+      return "\x1b[1m";
+    case Style::kDim:
+      return "\x1b[2m";
+    case Style::kGood:
+      return "\x1b[32m";
+    case Style::kBad:
+      return "\x1b[31m";
   }
   return "";
 }

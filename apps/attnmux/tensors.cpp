@@ -25,24 +25,36 @@ void store(std::byte* data, int64_t i, T value) {
 
 double load_element(const std::byte* data, Dtype dtype, int64_t i) {
   switch (dtype) {
-    case Dtype::kFp32: return load<float>(data, i);
-    case Dtype::kFp16: return fp16_to_float(load<uint16_t>(data, i));
-    case Dtype::kBf16: return bf16_to_float(load<uint16_t>(data, i));
-    case Dtype::kFp64: return load<double>(data, i);
-    case Dtype::kInt32: return load<int32_t>(data, i);
+    case Dtype::kFp32:
+      return load<float>(data, i);
+    case Dtype::kFp16:
+      return fp16_to_float(load<uint16_t>(data, i));
+    case Dtype::kBf16:
+      return bf16_to_float(load<uint16_t>(data, i));
+    case Dtype::kFp64:
+      return load<double>(data, i);
+    case Dtype::kInt32:
+      return load<int32_t>(data, i);
     case Dtype::kBool:
-    case Dtype::kUint8: return load<uint8_t>(data, i);
-    default: return std::nan("");
+    case Dtype::kUint8:
+      return load<uint8_t>(data, i);
+    default:
+      return std::nan("");
   }
 }
 
 void store_element(std::byte* data, Dtype dtype, int64_t i, double value) {
   switch (dtype) {
-    case Dtype::kFp32: return store(data, i, static_cast<float>(value));
-    case Dtype::kFp16: return store(data, i, float_to_fp16(static_cast<float>(value)));
-    case Dtype::kBf16: return store(data, i, float_to_bf16(static_cast<float>(value)));
-    case Dtype::kFp64: return store(data, i, value);
-    default: return;
+    case Dtype::kFp32:
+      return store(data, i, static_cast<float>(value));
+    case Dtype::kFp16:
+      return store(data, i, float_to_fp16(static_cast<float>(value)));
+    case Dtype::kBf16:
+      return store(data, i, float_to_bf16(static_cast<float>(value)));
+    case Dtype::kFp64:
+      return store(data, i, value);
+    default:
+      return;
   }
 }
 
@@ -66,15 +78,20 @@ double normal(uint64_t seed, int64_t index) {
 
 size_t element_size(Dtype dtype) {
   switch (dtype) {
-    case Dtype::kFp64: return 8;
+    case Dtype::kFp64:
+      return 8;
     case Dtype::kFp32:
-    case Dtype::kInt32: return 4;
+    case Dtype::kInt32:
+      return 4;
     case Dtype::kFp16:
-    case Dtype::kBf16: return 2;
+    case Dtype::kBf16:
+      return 2;
     case Dtype::kBool:
     case Dtype::kUint8:
-    case Dtype::kE4m3: return 1;
-    case Dtype::kNone: break;
+    case Dtype::kE4m3:
+      return 1;
+    case Dtype::kNone:
+      break;
   }
   return 0;
 }

@@ -55,7 +55,8 @@ std::vector<Timing> measure(const std::vector<Alternative>& alternatives, double
   }
   std::vector<Timing> timings;
   for (const auto& values : samples) {
-    timings.push_back({median(values), *std::min_element(values.begin(), values.end()), static_cast<int>(values.size())});
+    timings.push_back(
+        {median(values), *std::min_element(values.begin(), values.end()), static_cast<int>(values.size())});
   }
   return timings;
 }

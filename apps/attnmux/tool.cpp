@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command line as a whole: subcommands, help, errors.
-#include "attnmux/commands.h"
-#include "attnmux/errors.h"
-#include "attnmux/help.h"
-#include "attnmux/problem_flags.h"
-
 #include <attnmux/attnmux.h>
 #include <io/tensor_file.h>
 
 #include <CLI/CLI.hpp>
-
 #include <cstdio>
 #include <new>
+
+#include "attnmux/commands.h"
+#include "attnmux/errors.h"
+#include "attnmux/help.h"
+#include "attnmux/problem_flags.h"
 
 namespace attnmux::cli {
 namespace {
@@ -76,7 +75,8 @@ int parse_and_act(int argc, const char* const* argv) {
   app.set_version_flag("--version", std::string("attnmux ") + attnmux_version());
   app.set_help_flag("-h,--help", "this page");
   app.get_option("--version")->description("the version of the library");
-  app.add_option("--plugin", program.plugins, "loads backends from a plugin; may be given several times, before or after the subcommand")
+  app.add_option("--plugin", program.plugins,
+                 "loads backends from a plugin; may be given several times, before or after the subcommand")
       ->option_text("FILE.so")
       ->allow_extra_args(false);
   add_list(app, program);
@@ -87,8 +87,9 @@ int parse_and_act(int argc, const char* const* argv) {
   add_doctor(app, program);
   add_completion(app, program);
   for (CLI::App* sub : app.get_subcommands({})) sub->fallthrough();
-  app.footer(examples({"attnmux list", "attnmux explain --seqlen-q 4352 --heads-q 24 --causal", "attnmux bench --seqlen-q 2048 --backend flash --backend _native_math",
-                       "attnmux verify", "attnmux doctor"}));
+  app.footer(examples({"attnmux list", "attnmux explain --seqlen-q 4352 --heads-q 24 --causal",
+                       "attnmux bench --seqlen-q 2048 --backend flash --backend _native_math", "attnmux verify",
+                       "attnmux doctor"}));
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

@@ -28,17 +28,15 @@ void Encoder::visit_attention_layers(const attnmux::LayerVisitor& visit) {
 
 /// x: (B·S, hidden), result the same.
 Matrix Encoder::attention(const Layer& layer, const Matrix& x, Shape shape, const std::vector<int32_t>& lengths) const {
-  const int64_t heads = weights_.num_heads, head_dim = x.cols() / heads;
-  const attnmux::detail::Extents extents = {shape.batch, shape.seqlen, heads, head_dim};
+  const int64_t B = shape.batch, S = shape.seqlen, H = weights_.num_heads, D = x.cols() / H;
   // q, k and v lie side by side in each row of one matrix. Views with strides, not copies, take them apart.
   const Matrix qkv = layer.weights.qkv(x);
   const int64_t row = qkv.cols();
   const auto part = [&](int64_t i) {
-    return attnmux::TensorView(qkv.data() + i * x.cols(), attnmux::Dtype::kFp32, extents,
-                               {shape.seqlen * row, row, head_dim, 1});
+    return attnmux::TensorView(qkv.data() + i * H * D, attnmux::Dtype::kFp32, {B, S, H, D}, {S * row, row, D, 1});
   };
   Matrix out(x.rows(), x.cols());
-  attnmux::attention(part(0), part(1), part(2), attnmux::MutableTensorView(out.data(), extents),
+  attnmux::attention(part(0), part(1), part(2), attnmux::MutableTensorView(out.data(), {B, S, H, D}),
                      {.mask = attnmux::Mask::key_lengths(lengths), .layer = &layer.self});
   return out;
 }

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// attnmux verify: does every backend keep its promise on this machine?
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+
+#include "attnmux/commands.h"
+#include "attnmux/errors.h"
+#include "attnmux/machine.h"
+#include "attnmux/numbers.h"
+#include "attnmux/progress.h"
+#include "attnmux/table.h"
+#include "attnmux/verify_checks.h"
+
+namespace attnmux::cli {
+namespace {
+
+constexpr size_t kFailuresShown = 10, kRefusalsShown = 10;
+
+struct VerifyFlags {
+  ProblemFlags problem;
+  bool json = false;
+};
+
+std::vector<VerifyCase> cases_of(const ProblemFlags& flags) {
+  if (!flags.describe_a_problem()) {
+    std::vector<VerifyCase> cases = built_in_cases();
+    for (VerifyCase& c : cases) c.spec.seed += flags.seed.value_or(0) * 1000;
+    return cases;
+  }
+  VerifyCase one;
+  one.spec = complete(flags);
+  require_host(one.spec, {});
+  // Inputs, outputs, and two oracles in fp64.
+  require_memory(bytes_needed(one.spec, 4) +
+                 16.0 * bytes_needed(one.spec, 1) / static_cast<double>(element_size(one.spec.dtype)));
+  Plan unused;
+  const Call call = planned_call(one.spec, {});
+  if (const Status status = try_plan(unused, call.q, call.k, call.v, call.out, call.options); !status) {
+    if (exit_code(status.code()) != kExitCannotRun) throw Error(status);
+  }
+  return {one};
+}
+
+// A report for each available kernel of each backend that is asked for, or of all.
+std::vector<KernelReport> reports_of(const ProblemFlags& flags, const std::vector<BackendInfo>& table) {
+  const std::vector<Backend> named = named_backends(flags);
+  std::vector<KernelReport> reports;
+  for (const BackendInfo& b : table) {
+    const bool asked = std::find(named.begin(), named.end(), b.backend) != named.end();
+    if (asked) throw_if_failed(b.backend.available());
+    if (!b.available || (!named.empty() && !asked)) continue;
+    for (const KernelInfo& k : b.kernels) {
+      if (!k.available || (!flags.kernel.empty() && flags.kernel != k.name)) continue;
+      KernelReport report;
+      report.backend = &b;
+      report.kernel = &k;
+      reports.push_back(std::move(report));
+    }
+  }
+  if (reports.empty()) {
+    throw UsageError("--kernel: \"" + flags.kernel +
+                     "\" is not accepted; it takes a kernel that attnmux list shows as one that runs here");
+  }
+  return reports;
+}
+
+Json to_json(const Worst& w) {
+  return {{"checked", w.checked},
+          {"refused", w.refused},
+          {"max_error", w.max_error},
+          {"rel_l2", w.rel_l2},
+          {"max_error_vs_plain", w.plain_error},
+          {"rel_l2_vs_plain", w.plain_rel_l2},
+          {"lse_error", w.lse_error},
+          {"share_of_tolerance", w.share},
+          {"deterministic", w.deterministic}};
+}
+
+Json to_json(const KernelReport& r) {
+  Json j = {{"backend", r.backend->name}, {"kernel", r.kernel->name}, {"passed", r.passed()}};
+  j.update(to_json(r.total()));
+  j["by_dtype"] = Json::object();
+  for (const auto& [dtype, worst] : r.by_dtype) {
+    j["by_dtype"][dtype] = to_json(worst);
+    j["by_dtype"][dtype]["class"] = r.kernel->accuracy.value(dtype, "–");
+  }
+  j["refusals"] = Json::array();
+  for (const auto& [reason, count] : r.refusals) j["refusals"].push_back({{"reason", reason}, {"count", count}});
+  j["failures"] = r.failures;
+  return j;
+}
+
+void print_table(const std::vector<KernelReport>& reports) {
+  Table table({"backend", "kernel", ">checked", ">refused", ">error", ">L2", ">vs plain", ">L2", ">lse",
+               ">of tolerance", "same bits", "promise"});
+  std::string previous;
+  for (const KernelReport& r : reports) {
+    const Worst w = r.total();
+    const bool again = r.backend->name == previous;
+    previous = r.backend->name;
+    table.row({again ? Cell("") : Cell(r.backend->name, Style::kBold),
+               r.kernel->name,
+               std::to_string(w.checked),
+               std::to_string(w.refused),
+               scientific(w.max_error),
+               scientific(w.rel_l2),
+               scientific(w.plain_error),
+               scientific(w.plain_rel_l2),
+               scientific(w.lse_error),
+               {fixed(100 * w.share, 0) + " %", w.share <= 1 ? Style::kPlain : Style::kBad},
+               w.deterministic ? Cell("yes") : Cell("no", Style::kBad),
+               r.passed() ? Cell("kept", Style::kGood) : Cell("broken", Style::kBad)});
+  }
+  table.print();
+}
+
+void print_refusals(const std::vector<KernelReport>& reports) {
+  std::map<std::string, std::pair<int, std::vector<std::string>>> reasons;
+  for (const KernelReport& r : reports) {
+    for (const auto& [reason, count] : r.refusals) {
+      auto& [total, kernels] = reasons[reason];
+      total += count;
+      if (std::find(kernels.begin(), kernels.end(), r.kernel->name) == kernels.end()) kernels.push_back(r.kernel->name);
+    }
+  }
+  if (reasons.empty()) return;
+  std::fputs("\nRefused, with the reason:\n", stdout);
+  Table table({">times", "reason"});
+  size_t shown = 0;
+  for (const auto& [reason, refused] : reasons) {
+    if (shown++ == kRefusalsShown) break;
+    table.row({std::to_string(refused.first), reason});
+  }
+  table.print();
+  if (reasons.size() > kRefusalsShown)
+    std::fputs(("  and " + std::to_string(reasons.size() - kRefusalsShown) + " more; see --json\n").c_str(), stdout);
+}
+
+void print_failures(const std::vector<KernelReport>& reports) {
+  size_t shown = 0, total = 0;
+  for (const KernelReport& r : reports) {
+    for (const std::string& failure : r.failures) {
+      if (++total > kFailuresShown) continue;
+      ++shown;
+      print_error(r.backend->name + ", " + r.kernel->name + ": " + failure);
+    }
+  }
+  if (total > shown) print_error("and " + std::to_string(total - shown) + " more; see --json");
+}
+
+int verify(const VerifyFlags& flags) {
+  apply_threads(flags.problem);
+  const auto table = backend_table();
+  std::vector<KernelReport> reports = reports_of(flags.problem, table);
+  const std::vector<VerifyCase> cases = cases_of(flags.problem);
+  note_forced_backend();
+  {
+    Progress progress("verify");
+    for (size_t i = 0; i < cases.size(); ++i) {
+      progress.show(static_cast<double>(i) / static_cast<double>(cases.size()), text(cases[i]));
+      const PreparedCase prepared(cases[i]);
+      for (KernelReport& report : reports) check(report, prepared);
+    }
+  }
+  const bool passed = std::all_of(reports.begin(), reports.end(), [](const KernelReport& r) { return r.passed(); });
+  if (flags.json) {
+    Json document = {{"passed", passed},
+                     {"problems", cases.size()},
+                     {"threads", num_threads()},
+                     {"isa", isa_name()},
+                     {"results", Json::array()}};
+    for (const KernelReport& r : reports) document["results"].push_back(to_json(r));
+    document["unavailable"] = Json::array();
+    for (const BackendInfo& b : table) {
+      if (!b.available) document["unavailable"].push_back({{"backend", b.name}, {"reason", b.reason}});
+    }
+    print_json(document);
+  } else {
+    std::fputs((counted(static_cast<int64_t>(cases.size()), "problem") +
+                " against the oracle in fp64 and the textbook loop (plain), " + machine_text() + "\n")
+                   .c_str(),
+               stdout);
+    print_table(reports);
+    print_refusals(reports);
+    std::fflush(stdout);
+    print_failures(reports);
+  }
+  return passed ? kExitOk : kExitCheckFailed;
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, Program& program) {
+  CLI::App* sub = app.add_subcommand("verify", "the numerics of every backend and kernel on this machine");
+  const auto flags = std::make_shared<VerifyFlags>();
+  add_problem_flags(*sub, flags->problem, BackendFlag::kMany);
+  add_switch(*sub, "--json", flags->json, "one JSON document, errors by dtype, every refusal and failure")
+      ->group("Output");
+  sub->footer(examples({"attnmux verify", "attnmux verify --backend flash --json",
+                        "attnmux verify --plugin ./libacme_attention.so --backend acme.flash",
+                        "attnmux verify --seqlen-q 300 --heads-q 4 --head-dim 96 --causal --dtype fp16"}) +
+              "\n\nWithout a problem, a built-in set runs: every dtype, mask, option and edge. A promise is kept if "
+              "every error is\n"
+              "within twice that of the textbook loop plus 2 ulp, and the bits are the same on every run, planned or "
+              "not, at any\n"
+              "number of threads. Exits with 1 if one is broken.");
+  sub->callback([flags, &program] { program.action = [flags] { return verify(*flags); }; });
+}
+
+}  // namespace attnmux::cli

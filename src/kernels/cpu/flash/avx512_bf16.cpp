@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#if defined(__x86_64__)
+
+#include "kernels/cpu/flash/avx512_vector-inl.h"
+#include "kernels/cpu/flash/flash_run.h"
+#include "kernels/cpu/flash/layout.h"
+
+namespace attnmux {
+namespace {
+constexpr Blocking kBlocking = kBlockingAvx512Bf16;
+}
+}  // namespace attnmux
+
+#include "kernels/cpu/flash/flash_fwd-inl.h"
+
+namespace attnmux {
+namespace {
+
+// Pairs of bf16, products and sums in fp32.
+struct Bf16Product {
+  static constexpr int kElements = 2;
+  static constexpr int kExp2Degree = 3;  // relative error 7.5e-5, well below the rounding of P to bf16
+
+  static F madd(F a, F b, F c) { return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)); }
+
+  // Two rows of P become one row of units.
+  static void store_weights(float* to, const F (&p)[2]) {
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
+                                                20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i pairs = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0]));
+    store(to, _mm512_castsi512_ps(_mm512_permutexvar_epi16(interleave, pairs)));
+  }
+
+  // Two rows of V, lanes along d, become lanes of units.
+  static void pair_values(const char* first, const char* second, F& low, F& high) {
+    const __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(first)));
+    const __m512i b = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(second)));
+    low = _mm512_castsi512_ps(_mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+    high = low;
+  }
+};
+
+}  // namespace
+
+attnmux_code run_flash_avx512_bf16(const Problem* p, const RunContext* context, attnmux_error* error) {
+  return run_flash<Fp32Product, Bf16Product>(*p, *context, error);
+}
+
+}  // namespace attnmux
+
+#endif

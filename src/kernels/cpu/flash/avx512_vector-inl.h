@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// AVX-512 as the flash kernels see it. Included once per file, before flash_fwd-inl.h, which says what each name means.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace attnmux {
+namespace {
+
+using F = __m512;
+using I = int32_t __attribute__((vector_size(64)));
+constexpr int kLanes = 16;
+constexpr int kGroup = 4;
+constexpr int kAccumulators = 16;
+
+inline F broadcast(float x) { return _mm512_set1_ps(x); }
+inline F madd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+inline F larger(F a, F b) { return _mm512_max_ps(a, b); }
+inline F smaller(F a, F b) { return _mm512_min_ps(a, b); }
+
+inline void zip(F a, F b, F& low, F& high) {
+  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  low = _mm512_permutex2var_ps(a, first, b);
+  high = _mm512_permutex2var_ps(a, second, b);
+}
+
+inline F load_fp16(const void* from) { return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(from))); }
+inline void store_fp16(void* to, F x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline F load_bf16(const void* from) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(from))), 16));
+}
+// Truncates each 32-bit lane to its low half.
+inline void store_low_halves(void* to, I x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(x)));
+}
+inline F load_bytes_as_mask(const void* from) {
+  const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+  return _mm512_castsi512_ps(_mm512_movm_epi32(_mm512_test_epi32_mask(wide, wide)));
+}
+
+// 2^x for x <= 0: 2^floor(x) is applied by vscalefps, which needs no clamp and makes 0 of minus infinity.
+template <typename Polynomial>
+inline F exp2_with(F x, Polynomial polynomial) {
+  return _mm512_scalef_ps(polynomial.from_zero(_mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)), x);
+}
+
+}  // namespace
+}  // namespace attnmux

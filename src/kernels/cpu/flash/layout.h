@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocking and memory of the flash kernels, as plain numbers: shared by the kernels and by workspace_bytes, which must
+// not run a wide instruction. Internal linkage for the reason that kernels/kernel.h gives.
+//
+// A "unit" is 32 bits of a packed operand: one fp32, or two neighbouring bf16 for an instruction that multiplies pairs.
+#pragma once
+
+#include "kernels/kernel.h"
+
+namespace attnmux {
+namespace {
+
+// Keys of K, or columns of V, whose units lie next to each other and are broadcast one after the other.
+constexpr int64_t kTile = 4;
+// Keys between two rounds of the softmax. 96 to 512 measured alike; fewer cost time, more cost cache.
+constexpr int64_t kKeyBlock = 128;
+// Keys that one packing item takes.
+constexpr int64_t kPackKeys = 256;
+
+// What the instruction set decides.
+struct Blocking {
+  int64_t lanes;      // fp32 numbers in a vector
+  int64_t rows;       // query rows of a block, a multiple of lanes
+  bool multiplies_bf16;  // bf16 inputs stay bf16, two to a unit
+};
+
+[[maybe_unused]] constexpr Blocking kBlockingBaseline{4, 48, false};
+[[maybe_unused]] constexpr Blocking kBlockingAvx2{8, 48, false};
+[[maybe_unused]] constexpr Blocking kBlockingAvx512{16, 64, false};
+[[maybe_unused]] constexpr Blocking kBlockingAvx512Bf16{16, 64, true};
+
+constexpr int64_t kCacheLine = 64;
+// Room for packed K and V that a problem gets at least, however many heads it has; more is packed in several rounds.
+constexpr int64_t kPackedBudget = int64_t{128} << 20;
+
+// Where a sequence of the batch starts: its packed keys (bytes, if everything was packed at once) and its work items.
+struct SequenceStart {
+  int64_t packed, item;
+};
+
+// Sizes in bytes, offsets from the start of the workspace or of a task's scratch.
+struct Layout {
+  int64_t elements_per_unit;
+  int64_t units;          // of a row of Q or K
+  int64_t value_tiles;    // of a row of V
+  int64_t scratch;        // one task's
+  int64_t scores, extra, accumulator, state;  // within scratch; Q comes first
+  int64_t scratch_offset, packed_offset;      // within the workspace; the table of SequenceStart comes first
+  int64_t packed;         // room for packed K and V
+  int64_t total;
+};
+
+// Packed bytes of one (sequence, kv head) of `keys` keys: K is [key / 4][unit][4 keys], V is [d / 4][key unit][4 d].
+[[maybe_unused]] inline int64_t packed_keys_bytes(const Layout& l, int64_t keys) { return round_up(keys, kTile) * l.units * 4; }
+[[maybe_unused]] inline int64_t packed_values_stride(const Layout& l, int64_t keys) {
+  return round_up(keys, kTile) / l.elements_per_unit * kTile;  // in units
+}
+[[maybe_unused]] inline int64_t packed_bytes(const Layout& l, int64_t keys) {
+  return round_up(packed_keys_bytes(l, keys) + packed_values_stride(l, keys) * l.value_tiles * 4, kCacheLine);
+}
+
+[[maybe_unused]] inline Layout make_layout(const Problem& p, const Blocking& blocking, int64_t num_threads) {
+  Layout l{};
+  l.elements_per_unit = p.dtype == ATTNMUX_BF16 && blocking.multiplies_bf16 ? 2 : 1;
+  l.units = ceil_div(p.head_dim, l.elements_per_unit);
+  l.value_tiles = ceil_div(p.head_dim_v, kTile);
+  const int64_t row_bytes = blocking.rows * 4;
+  l.scores = l.units * row_bytes;
+  l.extra = l.scores + kKeyBlock * row_bytes;
+  l.accumulator = l.extra + kKeyBlock * row_bytes;
+  l.state = l.accumulator + l.value_tiles * kTile * row_bytes;
+  l.scratch = l.state + 4 * row_bytes;
+  l.scratch_offset = round_up((p.batch + 1) * static_cast<int64_t>(sizeof(SequenceStart)), kCacheLine);
+  l.packed_offset = l.scratch_offset + num_threads * l.scratch;
+  // One round of packing must hold one kv head of the longest sequence; beyond that it shall feed all threads.
+  const int64_t one = packed_bytes(l, p.seqlen_kv);
+  const int64_t enough = max_of(kPackedBudget, 2 * num_threads * one);
+  const int64_t heads = p.batch * p.num_heads_kv;
+  const int64_t all = one != 0 && heads > enough / one ? enough : heads * one;
+  l.packed = max_of(one, min_of(all, enough));
+  l.total = l.packed_offset + l.packed;
+  return l;
+}
+
+}  // namespace
+}  // namespace attnmux
