@@ -10,6 +10,22 @@ if(TARGET attnmux_executable)
   file(RELATIVE_PATH bin_to_lib ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
   set_target_properties(attnmux_executable PROPERTIES INSTALL_RPATH $ORIGIN/${bin_to_lib})
   install(TARGETS attnmux_executable)
+
+  # Completions come out of the tool itself, so they need a machine that can run it.
+  if(NOT CMAKE_CROSSCOMPILING)
+    set(completions "")
+    foreach(shell_file IN ITEMS bash:bash-completion/completions/attnmux zsh:zsh/site-functions/_attnmux
+                                fish:fish/vendor_completions.d/attnmux.fish)
+      string(REGEX MATCH "^([a-z]+):(.*)/([^/]+)$" _ ${shell_file})
+      set(shell ${CMAKE_MATCH_1})
+      set(file ${PROJECT_BINARY_DIR}/completions/${shell}/${CMAKE_MATCH_3})
+      install(FILES ${file} DESTINATION ${CMAKE_INSTALL_DATADIR}/${CMAKE_MATCH_2})
+      file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/completions/${shell})
+      add_custom_command(OUTPUT ${file} COMMAND attnmux_executable completion ${shell} > ${file} VERBATIM)
+      list(APPEND completions ${file})
+    endforeach()
+    add_custom_target(attnmux_completions ALL DEPENDS ${completions})
+  endif()
 endif()
 
 # find_package(attnmux)

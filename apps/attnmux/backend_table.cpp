@@ -32,7 +32,7 @@ std::vector<BackendInfo> backend_table() {
     b.family = row.at("family");
     b.promise = row.at("promise");
     b.available = row.at("available");
-    b.reason = row.at("reason");
+    b.reason = refusal_text(row.at("reason").get<std::string>());
     b.accuracy = row.at("accuracy");
     b.plugin = row.at("plugin");
     for (const Json& k : row.at("kernel_details")) {

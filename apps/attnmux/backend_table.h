@@ -22,7 +22,7 @@ struct BackendInfo {
   Backend backend;
   std::string name, family, promise;
   bool available = false;
-  std::string reason;
+  std::string reason;               // why it does not run on this machine
   std::vector<KernelInfo> kernels;  // in order of preference
   Json accuracy;                    // dtype → lowest class that it can pick
   bool plugin = false;

@@ -46,7 +46,7 @@ std::vector<Candidate> plan_candidates(const ProblemFlags& flags, const ProblemS
         Planned::make(candidate.planned, call.q, call.k, call.v, call.out, call.options, exec_for(spec.device));
     if (!status) {
       if (!named.empty() || exit_code(status.code()) != kExitCannotRun) throw Error(status);
-      candidate.refusal = refusal_text(status);
+      candidate.refusal = refusal_text(status.message());
     }
     candidates.push_back(std::move(candidate));
   }

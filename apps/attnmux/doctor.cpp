@@ -71,7 +71,8 @@ void print_report() {
 
   std::fputs("\n", stdout);
   Table variables({"environment", "value"});
-  for (const auto& variable : m.value("environment", Json::object()).items()) {
+  const Json environment = m.value("environment", Json::object());
+  for (const auto& variable : environment.items()) {
     const bool set = variable.value().is_string();
     variables.row(
         {variable.key(), {set ? variable.value().get<std::string>() : "unset", set ? Style::kPlain : Style::kDim}});
@@ -102,6 +103,11 @@ void print_report() {
     if (!kernels.empty() && b.name == "native") missing.row({"some of native", kernels});
   }
   missing.print();
+  std::fputs(
+      "\nA name of which this build has no kernels runs with a version or build that has them; the name after \"use\" "
+      "does the\n"
+      "same work today. Kernels of your own: --plugin FILE.so (docs/adding_a_kernel.md).\n",
+      stdout);
 }
 
 int doctor(const DoctorFlags& flags) {
@@ -110,7 +116,8 @@ int doctor(const DoctorFlags& flags) {
     return kExitOk;
   }
   if (flags.abi && !flags.json) {
-    for (const auto& item : describe(ATTNMUX_DESCRIBE_ABI).items()) {
+    const Json structs = describe(ATTNMUX_DESCRIBE_ABI);
+    for (const auto& item : structs.items()) {
       std::fputs((styled(item.key(), Style::kBold) + ", " + item.value()["size"].dump() + " bytes\n").c_str(), stdout);
       Table fields({">offset", "field"});
       for (const auto& field : item.value()["fields"].items()) fields.row({field.value().dump(), field.key()});

@@ -9,16 +9,6 @@
 
 namespace attnmux::cli {
 
-namespace {
-
-std::string_view without_prefix(std::string_view message) {
-  constexpr std::string_view kPrefix = "[attention] ";
-  if (message.starts_with(kPrefix)) message.remove_prefix(kPrefix.size());
-  return message;
-}
-
-}  // namespace
-
 ExitCode exit_code(Code code) {
   switch (code) {
     case Code::kOk:
@@ -43,17 +33,23 @@ void throw_if_failed(const Status& status) {
   if (!status) throw Error(status);
 }
 
+std::string_view without_prefix(std::string_view message) {
+  constexpr std::string_view kPrefix = "[attention] ";
+  if (message.starts_with(kPrefix)) message.remove_prefix(kPrefix.size());
+  return message;
+}
+
 void print_error(std::string_view message) {
   const std::string line = styled("attnmux:", Style::kBad, stderr) + " " + std::string(without_prefix(message)) + "\n";
   std::fputs(line.c_str(), stderr);
 }
 
-std::string refusal_text(const Status& status) {
-  std::string_view message = without_prefix(status.message());
-  if (message.starts_with("backend \"")) {
-    const size_t end = message.find("\" ", 9);
-    if (end != std::string_view::npos) message.remove_prefix(end + 2);
-  }
+std::string refusal_text(std::string_view message) {
+  message = without_prefix(message);
+  // 'backend "flash" (chosen by: call) cannot run this on cpu: it needs …'
+  const size_t verb = message.starts_with("backend \"") ? message.find(" cannot run ") : std::string_view::npos;
+  const size_t colon = verb == std::string_view::npos ? verb : message.find(": ", verb);
+  if (colon != std::string_view::npos) message.remove_prefix(colon + 2);
   return std::string(message);
 }
 

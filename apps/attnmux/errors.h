@@ -23,13 +23,21 @@ class UsageError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Something that exists, but not on this machine.
+class CannotRunError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 ExitCode exit_code(Code code);
 void throw_if_failed(const Status& status);
 
-/// "attnmux: message" on stderr. The library's own prefix, "[attention] ", is dropped.
+/// A message of the library without its prefix, "[attention] ".
+std::string_view without_prefix(std::string_view message);
+/// "attnmux: message" on stderr, without that prefix.
 void print_error(std::string_view message);
-/// The same message where a table already names the backend: 'backend "flash" …' without its subject.
-std::string refusal_text(const Status& status);
+/// A refusal for a table that already names the backend: the reason alone.
+std::string refusal_text(std::string_view message);
 /// A remark that is not the answer: on stderr, so that stdout holds nothing but the answer.
 void print_note(std::string_view message);
 

@@ -36,9 +36,10 @@ std::string three_digits(double value) { return fixed(value, value < 9.995 ? 2 :
 int64_t parse_integer(std::string_view flag, std::string_view text, int64_t low, int64_t high) {
   int64_t value = 0;
   if (parse_all(text, value) && value >= low && value <= high) return value;
-  refuse(flag, text,
-         high == kMaxInt64 ? "an integer from " + std::to_string(low)
-                           : "an integer from " + std::to_string(low) + " to " + std::to_string(high));
+  const std::string range = high == kMaxInt64
+                                ? "an integer of at least " + std::to_string(low) + ", below 2^63"
+                                : "an integer from " + std::to_string(low) + " to " + std::to_string(high);
+  refuse(flag, text, range);
 }
 
 uint64_t parse_unsigned(std::string_view flag, std::string_view text) {

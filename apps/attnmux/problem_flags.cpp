@@ -40,7 +40,8 @@ Device parse_device(std::string_view flag, std::string_view text) {
   if (text == "cpu") return Device::cpu();
   if (text == "cuda") return Device::cuda();
   if (text.starts_with("cuda:")) {
-    const auto id = parse_integer(std::string(flag) + " cuda:", text.substr(5), 0, std::numeric_limits<int32_t>::max());
+    const auto id =
+        parse_integer(std::string(flag) + " cuda:N", text.substr(5), 0, std::numeric_limits<int32_t>::max());
     return Device::cuda(static_cast<int32_t>(id));
   }
   throw UsageError(std::string(flag) + ": \"" + std::string(text) + "\" is not accepted; it takes cpu, cuda or cuda:N");
@@ -117,7 +118,11 @@ void add_problem_flags(CLI::App& app, ProblemFlags& f, BackendFlag backend) {
   group = kMasks;
   app.add_flag("--causal", f.causal_text,
                "query i sees the keys up to i; top_left or bottom_right where there are more keys than queries")
-      ->each([&f](const std::string& t) { f.causal = causal_align(t); })
+      ->each([&f](const std::string& t) {
+        const Align align = causal_align(t);
+        if (f.causal && *f.causal != align) throw UsageError("--causal is given twice, with different alignments");
+        f.causal = align;
+      })
       ->option_text("[=ALIGN]")
       ->group(group);
   text("--window", "L,R[,ALIGN]", "keys kept left and right of the diagonal; -1 is unlimited",

@@ -37,6 +37,11 @@ std::string lengths_text(const std::vector<int32_t>& lengths) {
   return list;
 }
 
+// Of q and out together, and of k and v. Sizes that no library call has seen yet may be of any magnitude.
+double row_elements(const ProblemSpec& s) {
+  return static_cast<double>(s.head_dim) + static_cast<double>(s.head_dim_v);
+}
+
 }  // namespace
 
 AttentionOptions ProblemSpec::options(Backend backend, const MutableTensorView& lse_view) const {
@@ -250,7 +255,7 @@ double attended_pairs(const ProblemSpec& s) {
     const int64_t delta = bottom_right ? length - s.seqlen_q : 0;
     for (int64_t i = 0; i < s.seqlen_q; ++i) {
       const int64_t diagonal = i + delta;
-      const int64_t first = left < 0 ? 0 : std::max<int64_t>(0, diagonal - left);
+      const int64_t first = left < 0 || diagonal <= left ? 0 : diagonal - left;
       const int64_t last = right < 0 || right >= length - diagonal ? length : diagonal + right + 1;
       if (last > first) pairs += static_cast<double>(last - first);
     }
@@ -258,14 +263,13 @@ double attended_pairs(const ProblemSpec& s) {
   return pairs * static_cast<double>(s.heads_q);
 }
 
-double flops(const ProblemSpec& s) { return 2.0 * static_cast<double>(s.head_dim + s.head_dim_v) * attended_pairs(s); }
+double flops(const ProblemSpec& s) { return 2 * row_elements(s) * attended_pairs(s); }
 
 double bytes_moved(const ProblemSpec& s) {
   const auto batch = static_cast<double>(s.batch);
   const double q_rows = batch * static_cast<double>(s.seqlen_q) * static_cast<double>(s.heads_q);
   const double kv_rows = batch * static_cast<double>(s.seqlen_kv) * static_cast<double>(s.heads_kv);
-  const auto row = static_cast<double>(s.head_dim + s.head_dim_v);
-  return (q_rows + kv_rows) * row * static_cast<double>(element_size(s.dtype)) + (s.lse ? 4 * q_rows : 0);
+  return (q_rows + kv_rows) * row_elements(s) * static_cast<double>(element_size(s.dtype)) + (s.lse ? 4 * q_rows : 0);
 }
 
 }  // namespace attnmux::cli

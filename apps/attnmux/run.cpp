@@ -5,6 +5,7 @@
 
 #include "attnmux/commands.h"
 #include "attnmux/errors.h"
+#include "attnmux/numbers.h"
 #include "attnmux/problem_flags.h"
 #include "attnmux/run_report.h"
 

@@ -51,10 +51,20 @@ std::string unexpected(const CLI::App& app) {
   return message + (near.empty() ? "; see attnmux" + name + " --help" : "");
 }
 
+// CLI11 words these after its own types; its exceptions tell the flag and the kind of mistake.
+std::string wrong_number_of_values(const CLI::ParseError& error) {
+  const std::string message = error.what();
+  std::string flag = message.substr(0, message.find_first_of(": "));
+  if (!flag.starts_with("-")) flag = "--" + flag;
+  if (message.find("flag override") != std::string::npos) return flag + " takes no value";
+  if (message.find("received") != std::string::npos) return flag + " is given more than once";
+  return flag + " needs a value";
+}
+
 int act(Program& program) {
   for (const std::string& path : program.plugins) {
     if (const Status status = try_load_plugin(path); !status) {
-      throw UsageError("--plugin " + path + ": " + std::string(status.message()));
+      throw UsageError("--plugin " + path + ": " + std::string(without_prefix(status.message())));
     }
   }
   Status environment;
@@ -100,6 +110,8 @@ int parse_and_act(int argc, const char* const* argv) {
     return kExitOk;
   } catch (const CLI::ExtrasError&) {
     throw UsageError(unexpected(app));
+  } catch (const CLI::ArgumentMismatch& error) {
+    throw UsageError(wrong_number_of_values(error));
   } catch (const CLI::ParseError& error) {
     throw UsageError(error.what());
   }
@@ -130,6 +142,9 @@ int run_tool(int argc, const char* const* argv) {
   } catch (const io::FileError& error) {
     print_error(error.what());
     return kExitUsage;
+  } catch (const CannotRunError& error) {
+    print_error(error.what());
+    return kExitCannotRun;
   } catch (const std::bad_alloc&) {
     print_error("out of memory");
     return kExitCheckFailed;

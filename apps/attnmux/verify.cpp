@@ -31,15 +31,26 @@ std::vector<VerifyCase> cases_of(const ProblemFlags& flags) {
   VerifyCase one;
   one.spec = complete(flags);
   require_host(one.spec, {});
-  // Inputs, outputs, and two oracles in fp64.
-  require_memory(bytes_needed(one.spec, 4) +
-                 16.0 * bytes_needed(one.spec, 1) / static_cast<double>(element_size(one.spec.dtype)));
   Plan unused;
   const Call call = planned_call(one.spec, {});
   if (const Status status = try_plan(unused, call.q, call.k, call.v, call.out, call.options); !status) {
     if (exit_code(status.code()) != kExitCannotRun) throw Error(status);
   }
+  // Inputs, outputs, and two oracles in fp64.
+  require_memory(bytes_needed(one.spec, 4) +
+                 16.0 * bytes_needed(one.spec, 1) / static_cast<double>(element_size(one.spec.dtype)));
   return {one};
+}
+
+// Nothing to verify: --kernel names one that there is not, that does not run here, or of another backend.
+[[noreturn]] void refuse_kernel(const std::string& name, const std::vector<BackendInfo>& table) {
+  for (const BackendInfo& b : table) {
+    const KernelInfo* kernel = b.kernel(name);
+    if (kernel == nullptr) continue;
+    if (!kernel->available) throw CannotRunError("kernel \"" + name + "\" cannot run here: " + kernel->reason);
+    throw UsageError("--kernel: \"" + name + "\" is not of the backends given; \"" + b.name + "\" has it");
+  }
+  throw UsageError("--kernel: \"" + name + "\" does not exist; attnmux list shows the kernels of every backend");
 }
 
 // A report for each available kernel of each backend that is asked for, or of all.
@@ -58,10 +69,7 @@ std::vector<KernelReport> reports_of(const ProblemFlags& flags, const std::vecto
       reports.push_back(std::move(report));
     }
   }
-  if (reports.empty()) {
-    throw UsageError("--kernel: \"" + flags.kernel +
-                     "\" is not accepted; it takes a kernel that attnmux list shows as one that runs here");
-  }
+  if (reports.empty()) refuse_kernel(flags.kernel, table);
   return reports;
 }
 
@@ -116,25 +124,27 @@ void print_table(const std::vector<KernelReport>& reports) {
 }
 
 void print_refusals(const std::vector<KernelReport>& reports) {
-  std::map<std::string, std::pair<int, std::vector<std::string>>> reasons;
+  std::map<std::string, int> reasons;
   for (const KernelReport& r : reports) {
     for (const auto& [reason, count] : r.refusals) {
-      auto& [total, kernels] = reasons[reason];
-      total += count;
-      if (std::find(kernels.begin(), kernels.end(), r.kernel->name) == kernels.end()) kernels.push_back(r.kernel->name);
+      // Kernels refuse in the same words but for their names.
+      const bool names_itself = reason.starts_with(r.kernel->name + " ");
+      reasons[names_itself ? reason.substr(r.kernel->name.size() + 1) : reason] += count;
     }
   }
   if (reasons.empty()) return;
-  std::fputs("\nRefused, with the reason:\n", stdout);
-  Table table({">times", "reason"});
+  std::fputs("\n", stdout);
+  Table table({">refused", "reason"});
   size_t shown = 0;
-  for (const auto& [reason, refused] : reasons) {
+  for (const auto& [reason, count] : reasons) {
     if (shown++ == kRefusalsShown) break;
-    table.row({std::to_string(refused.first), reason});
+    table.row({std::to_string(count), reason});
   }
   table.print();
-  if (reasons.size() > kRefusalsShown)
-    std::fputs(("  and " + std::to_string(reasons.size() - kRefusalsShown) + " more; see --json\n").c_str(), stdout);
+  if (reasons.size() > kRefusalsShown) {
+    std::fputs(("  and " + std::to_string(reasons.size() - kRefusalsShown) + " other reasons; see --json\n").c_str(),
+               stdout);
+  }
 }
 
 void print_failures(const std::vector<KernelReport>& reports) {

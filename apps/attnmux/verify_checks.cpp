@@ -48,9 +48,9 @@ class Check {
     const Status status = Planned::make(planned, in.q, in.k, in.v, outputs.out.view(), options(outputs));
     if (!status) {
       if (exit_code(status.code()) != kExitCannotRun)
-        return fail("a valid problem was refused: " + refusal_text(status));
+        return fail("a valid problem was refused: " + refusal_text(status.message()));
       ++worst.refused;
-      ++report_.refusals[refusal_text(status)];
+      ++report_.refusals[refusal_text(status.message())];
       return;
     }
     planned.run(in.q, in.k, in.v, outputs.out.view(), options(outputs));
@@ -147,7 +147,7 @@ void check(KernelReport& report, const PreparedCase& prepared) {
   try {
     Check(report, prepared).run();
   } catch (const Error& error) {
-    report.failures.push_back(prepared.name + ": " + refusal_text(error.status()));
+    report.failures.push_back(prepared.name + ": " + refusal_text(error.what()));
   }
 }
 

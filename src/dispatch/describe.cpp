@@ -119,18 +119,20 @@ std::string describe_backends() {
 }
 
 std::string describe_machine() {
-  const CpuCaches caches = cpu_caches();
+  const CpuDescription cpu = describe_cpu();
   Json json;
   json["version"] = ATTNMUX_VERSION_STRING;
   json["abi_version"] = ATTNMUX_ABI_VERSION;
-  json["cpu"] = cpu_brand();
+  json["cpu"] = cpu.brand;
   json["isa"] = cpu_isa_name(usable_cpu_isa());
   json["isa_detected"] = cpu_isa_name(detected_cpu_isa());
   json["cores"] = num_cores();
   json["num_threads"] = num_pool_threads();
-  json["l1d_bytes"] = caches.l1d_bytes;
-  json["l2_bytes"] = caches.l2_bytes;
-  json["l3_bytes"] = caches.l3_bytes;
+  for (const int level : {1, 2, 3}) {
+    int64_t bytes = 0;  // 0: unknown
+    for (const CpuCache& cache : cpu.caches) bytes = cache.level == level && cache.type != "Instruction" ? cache.bytes : bytes;
+    json[level == 1 ? "l1d_bytes" : level == 2 ? "l2_bytes" : "l3_bytes"] = bytes;
+  }
   json["devices"] = {{"cuda", {{"built", false}, {"reason", "this build has no CUDA kernels"}}}};
   json["environment"] = Json::object();
   for (const char* name : kEnvironmentNames) {

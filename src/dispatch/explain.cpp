@@ -27,7 +27,7 @@ std::string describe_problem(const Problem& p) {
 
 std::string describe_device(const Problem& p) {
   if (p.device_type == ATTNMUX_CUDA) return "cuda:" + std::to_string(p.device_id);
-  return "cpu (" + cpu_brand() + ")";
+  return "cpu (" + describe_cpu().brand + ")";
 }
 
 ExplainedBackend explain_backend(uint16_t id, const Problem& p, const attnmux_options& o, const Kernel* chosen,

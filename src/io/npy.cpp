@@ -13,26 +13,38 @@ namespace {
 constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr size_t kVersionEnd = 8;  // magic, major, minor
 
+/// A dtype of numpy. Those that attnmux does not compute with can be listed, but not used.
 struct NpyDtype {
   std::string_view descr;
-  int32_t dtype;
+  size_t size;
+  int32_t dtype;  // ATTNMUX_…, or 0
 };
 constexpr NpyDtype kDtypes[] = {
-    {"<f8", ATTNMUX_FP64}, {"<f4", ATTNMUX_FP32},  {"<f2", ATTNMUX_FP16},
-    {"|b1", ATTNMUX_BOOL}, {"|u1", ATTNMUX_UINT8}, {"<i4", ATTNMUX_INT32},
+    {"<f8", 8, ATTNMUX_FP64},
+    {"<f4", 4, ATTNMUX_FP32},
+    {"<f2", 2, ATTNMUX_FP16},
+    {"|b1", 1, ATTNMUX_BOOL},
+    {"|u1", 1, ATTNMUX_UINT8},
+    {"<i4", 4, ATTNMUX_INT32},
+    {"|i1", 1, 0},
+    {"<i2", 2, 0},
+    {"<u2", 2, 0},
+    {"<u4", 4, 0},
+    {"<i8", 8, 0},
+    {"<u8", 8, 0},
+    {"<c8", 8, 0},
+    {"<c16", 16, 0},
 };
 
-int32_t dtype_of(const std::string& descr, const std::string& file) {
+const NpyDtype& dtype_of(const std::string& descr, const std::string& file) {
   for (const NpyDtype& row : kDtypes) {
-    if (row.descr == descr) return row.dtype;
+    if (row.descr == descr) return row;
   }
   std::string hint;
   if (descr.starts_with('>')) {
     hint = " It is big-endian: save it with array.astype(array.dtype.newbyteorder('<')).";
   } else if (descr == "<V2" || descr == "|V2" || descr == "bfloat16") {
     hint = " It looks like bfloat16, which numpy does not have: use a .safetensors file.";
-  } else if (descr == "<i8") {
-    hint = " Save it with array.astype('int32').";
   }
   throw FileError(file, "dtype " + in_quotes(descr) +
                             " is not accepted; accepted are '<f8', '<f4', '<f2', '|b1', '|u1' and '<i4'." + hint);
@@ -95,9 +107,10 @@ NamedTensor parse(const Buffer& buffer, const std::string& file) {
 
   NamedTensor tensor;
   tensor.name = std::filesystem::path(file).stem().string();
-  tensor.dtype = dtype_of(header.descr, file);
+  const NpyDtype& dtype = dtype_of(header.descr, file);
+  tensor.dtype = dtype.dtype;
   tensor.file_dtype = header.descr;
-  const size_t item = dtype_size(tensor.dtype);
+  const size_t item = dtype.size;
   const auto count = count_elements(header.shape);
   const size_t there = buffer.size - layout.header_begin - layout.header_bytes;
   if (!count || static_cast<uint64_t>(*count) > UINT64_MAX / item || static_cast<uint64_t>(*count) * item != there) {
@@ -134,7 +147,7 @@ NamedTensor parse_npy(std::span<const std::byte> bytes, const std::string& file)
 std::vector<std::byte> format_npy(const NamedTensor& tensor, const std::string& file) {
   std::string_view descr;
   for (const NpyDtype& row : kDtypes) {
-    if (row.dtype == tensor.dtype) descr = row.descr;
+    if (row.dtype == tensor.dtype && row.dtype != 0) descr = row.descr;
   }
   if (descr.empty()) {
     throw FileError(file, "tensor " + in_quotes(tensor.name) + " has dtype " + std::string(dtype_text(tensor.dtype)) +

@@ -8,7 +8,8 @@
 
 namespace attnmux::io {
 
-/// The array of a file, named after it. Arrays in Fortran order are brought into C order.
+/// The array of a file, named after it; its dtype may be one that can only be listed. Arrays in Fortran order are
+/// brought into C order.
 NamedTensor load_npy(const std::string& path);
 /// The same from memory; `file` is the name for messages.
 NamedTensor parse_npy(std::span<const std::byte> bytes, const std::string& file);

@@ -33,7 +33,7 @@ def main():
         header = b"{" + header + b"}"
         seed("safetensors_fuzz", name, struct.pack("<Q", len(header)) + header + data)
 
-    for name in ("f8", "f2", "b1", "i4", "scalar", "empty", "fortran", "version2", "version3", "record"):
+    for name in ("f8", "f2", "b1", "i4", "scalar", "empty", "fortran", "version2", "version3", "i8", "record"):
         data = open(os.path.join(GOLDENS, name + ".npy"), "rb").read()
         seed("npy_fuzz", name, data)
     seed("npy_fuzz", "header", b"{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n")

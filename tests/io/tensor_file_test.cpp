@@ -22,6 +22,22 @@ TEST(TensorFile, LoadsAndSavesBySuffix) {
   expect_golden_values<float>(load_tensor_file(stem + ".safetensors").at("vector"));
 }
 
+TEST(TensorFile, ReadsTheAttentionOfARealEncoder) {
+  const TensorFile file = load_tensor_file(ATTNMUX_SOURCE_DIR "/data/minilm_attention.safetensors");
+  EXPECT_EQ(file.at("sentences.key_lengths").values<int32_t>().size(), 4u);
+  for (const char* name : {"sentences.0", "sentences.5", "page.2"}) {
+    const std::string layer = name;
+    const NamedTensor& q = file.at(layer + ".q");
+    ASSERT_EQ(q.shape.size(), 4u);
+    EXPECT_EQ(q.dtype, ATTNMUX_FP16);
+    EXPECT_EQ(file.at(layer + ".k").shape, q.shape);
+    EXPECT_EQ(file.at(layer + ".v").shape, q.shape);
+    EXPECT_EQ(file.at(layer + ".out").shape, q.shape);
+    EXPECT_EQ(file.at(layer + ".out").dtype, ATTNMUX_FP32);
+  }
+  EXPECT_EQ(file.at("page.2.q").shape, (std::vector<int64_t>{1, 512, 12, 32}));
+}
+
 TEST(TensorFile, RefusesOtherSuffixes) {
   const std::string wanted = "accepted are names that end in .safetensors or .npy";
   for (const char* path : {"q", "q.npz", "q.bin", "dir.npy/q", ".safetensors.gz", ""}) {

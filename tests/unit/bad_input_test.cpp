@@ -5,7 +5,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <vector>
@@ -94,11 +94,6 @@ TEST_P(BadInput, IsRefusedByEveryVerb) {
   for (const float x : call.out) ASSERT_EQ(x, -7.f) << "a refused call wrote to out";
 }
 
-attnmux_tensor with(attnmux_tensor t, const std::function<void(attnmux_tensor&)>& change) {
-  change(t);
-  return t;
-}
-
 INSTANTIATE_TEST_SUITE_P(
     Tensors, BadInput,
     ::testing::Values(
@@ -181,15 +176,284 @@ INSTANTIATE_TEST_SUITE_P(
               c.o.dense_mask = TensorView(reinterpret_cast<uint8_t*>(c.out.data()), {5}).c();
             },
             {"out", "overlaps", "mask.dense"}},
-        Row{"out_is_key_lengths",
+        Row{"lse_is_key_lengths",
             [](Call& c) {
-              for (int i = 0; i < 2; ++i) c.out[static_cast<size_t>(i)] = 0;  // reads as zeros
-              c.o.set |= ATTNMUX_MASK_KEY_LENGTHS;
-              c.o.key_lengths = TensorView(c.out.data() + 190, Dtype::kInt32, {2}).c();
-              c.out[190] = c.out[191] = 0;
+              c.lse[0] = c.lse[1] = 0;  // read as lengths of 0
+              c.o.set |= ATTNMUX_LSE | ATTNMUX_MASK_KEY_LENGTHS;
+              c.o.lse = MutableTensorView(c.lse.data(), {2, 6, 4}).c();
+              c.o.key_lengths = TensorView(c.lse.data(), Dtype::kInt32, {2}).c();
             },
-            {"out", "overlaps", "mask.key_lengths"}}),
+            {"lse", "overlaps", "mask.key_lengths"}}),
     row_name);
+
+INSTANTIATE_TEST_SUITE_P(
+    Numbers, BadInput,
+    ::testing::Values(
+        Row{"scale_nan", [](Call& c) { c.o.set |= ATTNMUX_SCALE, c.o.scale = kNan; }, {"scale", "nan", "finite"}},
+        Row{"scale_inf", [](Call& c) { c.o.set |= ATTNMUX_SCALE, c.o.scale = -kInf; }, {"scale", "-inf", "finite"}},
+        Row{"scale_unset", [](Call& c) { c.o.scale = 2.5; }, {"scale", "2.5", "ATTNMUX_SCALE"}},
+        Row{"softcap_negative", [](Call& c) { c.o.set |= ATTNMUX_SOFTCAP, c.o.softcap = -1.5; }, {"softcap", "-1.5", "0"}},
+        Row{"softcap_nan", [](Call& c) { c.o.set |= ATTNMUX_SOFTCAP, c.o.softcap = kNan; }, {"softcap", "nan"}},
+        Row{"softcap_inf", [](Call& c) { c.o.set |= ATTNMUX_SOFTCAP, c.o.softcap = kInf; }, {"softcap", "inf"}},
+        Row{"softcap_unset", [](Call& c) { c.o.softcap = 30; }, {"softcap", "30", "ATTNMUX_SOFTCAP"}},
+        Row{"dropout_1", [](Call& c) { c.o.set |= ATTNMUX_DROPOUT, c.o.dropout_p = 1; }, {"dropout.p", "1", "below 1"}},
+        Row{"dropout_negative", [](Call& c) { c.o.set |= ATTNMUX_DROPOUT, c.o.dropout_p = -0.25; }, {"dropout.p", "-0.25", "0 or more"}},
+        Row{"dropout_nan", [](Call& c) { c.o.set |= ATTNMUX_DROPOUT, c.o.dropout_p = kNan; }, {"dropout.p", "nan"}},
+        Row{"dropout_without_seed", [](Call& c) { c.o.dropout_p = 0.5; }, {"dropout.p", "0.5", "seed"}},
+        Row{"dropout_offset",
+            [](Call& c) { c.o.set |= ATTNMUX_DROPOUT, c.o.dropout_p = 0.5, c.o.dropout_offset = uint64_t{1} << 32; },
+            {"dropout.offset", "4294967296", "4294967295"}}),
+    row_name);
+
+INSTANTIATE_TEST_SUITE_P(
+    Masks, BadInput,
+    ::testing::Values(
+        Row{"two_causal_masks",
+            [](Call& c) { c.o.set |= ATTNMUX_MASK_CAUSAL, c.o.conflicts = ATTNMUX_MASK_CAUSAL, c.o.causal_align = 1; },
+            {"mask", "two", "causal", "one of each kind"}},
+        Row{"two_alignments",
+            [](Call& c) {
+              (Mask::causal(Align::kTopLeft) & Mask::window(3, 3, Align::kBottomRight)).fill(c.o);
+            },
+            {"alignment", "top_left", "bottom_right"}},
+        Row{"causal_without_alignment",
+            [](Call& c) { Mask::causal().fill(c.o); },
+            {"mask.causal", "alignment", "4 queries", "5 keys", "top_left", "bottom_right"}},
+        Row{"window_without_alignment",
+            [](Call& c) { Mask::window(1, 1).fill(c.o); },
+            {"mask.window", "alignment", "4 queries", "5 keys", "top_left", "bottom_right"}},
+        Row{"causal_with_lengths_without_alignment",
+            [](Call& c) {
+              c.tk.shape[1] = c.tv.shape[1] = 4;
+              (Mask::causal() & Mask::key_lengths(TensorView(c.lengths()))).fill(c.o);
+              c.ints = {4, 4};
+            },
+            {"mask.causal", "key lengths", "top_left", "bottom_right"}},
+        Row{"align_unknown", [](Call& c) { c.o.set |= ATTNMUX_MASK_CAUSAL, c.o.causal_align = 9; }, {"causal", "align", "9", "top_left"}},
+        Row{"align_of_no_mask", [](Call& c) { c.o.causal_align = 1; }, {"causal", "align", "1"}},
+        Row{"window_left", [](Call& c) { Mask::window(-2, 0, Align::kTopLeft).fill(c.o); }, {"mask.window", "left", "-2", "-1"}},
+        Row{"window_right", [](Call& c) { Mask::window(0, INT64_MIN, Align::kTopLeft).fill(c.o); }, {"mask.window", "right", "-9223372036854775808", "-1"}},
+        Row{"window_unset", [](Call& c) { c.o.window_left = 4; }, {"mask.window", "4", "ATTNMUX_MASK_WINDOW"}},
+        Row{"lengths_too_long",
+            [](Call& c) { c.ints = {5, 6}, Mask::key_lengths(TensorView(c.lengths())).fill(c.o); },
+            {"mask.key_lengths[1]", "6", "0 to 5"}},
+        Row{"lengths_negative",
+            [](Call& c) { c.ints = {-1, 5}, Mask::key_lengths(TensorView(c.lengths())).fill(c.o); },
+            {"mask.key_lengths[0]", "-1", "0 to 5"}},
+        Row{"lengths_of_another_batch",
+            [](Call& c) { Mask::key_lengths(TensorView(c.ints.data(), {3})).fill(c.o); },
+            {"mask.key_lengths", "3", "2"}},
+        Row{"lengths_rank", [](Call& c) { Mask::key_lengths(TensorView(c.ints.data(), {2, 1})).fill(c.o); }, {"mask.key_lengths", "2", "(B)"}},
+        Row{"lengths_dtype",
+            [](Call& c) { Mask::key_lengths(TensorView(c.bias.data(), {2})).fill(c.o); },
+            {"mask.key_lengths", "dtype", "fp32", "int32"}},
+        Row{"lengths_unset", [](Call& c) { c.o.key_lengths = c.lengths(); }, {"mask.key_lengths", "ATTNMUX_MASK_KEY_LENGTHS"}},
+        Row{"lengths_missing", [](Call& c) { c.o.set |= ATTNMUX_MASK_KEY_LENGTHS; }, {"mask.key_lengths", "dtype", "0"}},
+        Row{"padding_shape",
+            [](Call& c) { Mask::key_padding(TensorView(c.bytes.data(), {2, 4})).fill(c.o); },
+            {"mask.key_padding", "(2, 4)", "5"}},
+        Row{"padding_batch",
+            [](Call& c) { Mask::key_padding(TensorView(c.bytes.data(), {1, 5})).fill(c.o); },
+            {"mask.key_padding", "(1, 5)", "2"}},
+        Row{"padding_rank",
+            [](Call& c) { Mask::key_padding(TensorView(c.bytes.data(), {2, 1, 5})).fill(c.o); },
+            {"mask.key_padding", "3", "(B, Skv)"}},
+        Row{"padding_dtype",
+            [](Call& c) { Mask::key_padding(TensorView(c.q.data(), {2, 5})).fill(c.o); },
+            {"mask.key_padding", "fp32", "bool and uint8"}},
+        Row{"dense_shape",
+            [](Call& c) { Mask::dense(TensorView(c.bytes.data(), {2, 6, 5, 4})).fill(c.o); },
+            {"mask.dense", "(2, 6, 5, 4)", "(2, 6, 4, 5)"}},
+        Row{"dense_of_key_heads",
+            [](Call& c) { Mask::dense(TensorView(c.bytes.data(), {2, 2, 4, 5})).fill(c.o); },
+            {"mask.dense", "(2, 2, 4, 5)", "(2, 6, 4, 5)"}},
+        // (B, Skv) is not guessed to be padding: it aligns at the right, as (Sq, Skv).
+        Row{"dense_is_not_padding",
+            [](Call& c) { Mask::dense(TensorView(c.bytes.data(), {2, 5})).fill(c.o); },
+            {"mask.dense", "(2, 5)", "(2, 6, 4, 5)"}},
+        Row{"dense_dtype",
+            [](Call& c) { Mask::dense(TensorView(c.bias.data(), {5})).fill(c.o); },
+            {"mask.dense", "fp32", "bool and uint8", "bias"}},
+        Row{"bias_shape", [](Call& c) { c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(c.bias.data(), {4}).c(); }, {"bias", "(4)", "(2, 6, 4, 5)"}},
+        Row{"bias_dtype",
+            [](Call& c) { c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(c.bytes.data(), {5}).c(); },
+            {"bias", "uint8", "fp32, fp16, bf16"}},
+        Row{"bias_device",
+            [](Call& c) { c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(c.bias.data(), {5}, Device::cuda(1)).c(); },
+            {"bias", "cuda:1", "cpu"}},
+        Row{"lse_shape",
+            [](Call& c) { c.o.set |= ATTNMUX_LSE, c.o.lse = MutableTensorView(c.lse.data(), {2, 4, 6}).c(); },
+            {"lse", "(2, 4, 6)", "6"}},
+        Row{"lse_rank",
+            [](Call& c) { c.o.set |= ATTNMUX_LSE, c.o.lse = MutableTensorView(c.lse.data(), {6, 8}).c(); },
+            {"lse", "(6, 8)", "(B, Hq, Sq)"}},
+        Row{"lse_dtype",
+            [](Call& c) { c.o.set |= ATTNMUX_LSE, c.o.lse = MutableTensorView(c.lse.data(), Dtype::kBf16, {2, 6, 4}).c(); },
+            {"lse", "bf16", "fp32"}},
+        Row{"lse_overlaps_itself",
+            [](Call& c) { c.o.set |= ATTNMUX_LSE, c.o.lse = MutableTensorView(c.lse.data(), Dtype::kFp32, {2, 6, 4}, {0, 4, 1}).c(); },
+            {"lse", "strides[0]", "share memory"}}),
+    row_name);
+
+INSTANTIATE_TEST_SUITE_P(
+    PackedSequences, BadInput,
+    ::testing::Values(
+        Row{"rank_of_q",
+            [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.tq = TensorView(c.q.data(), {1, 8, 6, 8}).c(); },
+            {"q", "(1, 8, 6, 8)", "(T, Hq, D)"}},
+        Row{"not_from_0", [](Call& c) { c.pack({1, 3, 8}, {0, 5, 10}); }, {"varlen.cu_seqlens_q[0]", "1", "0"}},
+        Row{"falling", [](Call& c) { c.pack({0, 9, 8}, {0, 5, 10}); }, {"varlen.cu_seqlens_q[2]", "8", "9"}},
+        Row{"falling_kv", [](Call& c) { c.pack({0, 3, 8}, {0, 11, 10}); }, {"varlen.cu_seqlens_kv"}},
+        Row{"short_of_the_tokens", [](Call& c) { c.pack({0, 3, 7}, {0, 5, 10}); }, {"varlen.cu_seqlens_q[2]", "7", "8", "tokens of q"}},
+        Row{"beyond_the_tokens", [](Call& c) { c.pack({0, 3, 8}, {0, 5, 12}); }, {"varlen.cu_seqlens_kv[2]", "12", "10"}},
+        Row{"longer_than_max",
+            [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.max_seqlen_q = 4; },
+            {"varlen.cu_seqlens_q", "sequence 1", "5", "max_seqlen", "4"}},
+        Row{"max_negative", [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.max_seqlen_kv = -2; }, {"max_seqlen_kv", "-2", "0"}},
+        Row{"max_without_packing", [](Call& c) { c.o.max_seqlen_q = 4; }, {"max_seqlen", "4", "cu_seqlens"}},
+        Row{"different_counts", [](Call& c) { c.pack({0, 3, 8}, {0, 10}); }, {"varlen.cu_seqlens_kv", "2", "3"}},
+        Row{"no_entries", [](Call& c) { c.pack({}, {}); }, {"varlen.cu_seqlens_q", "B+1"}},
+        Row{"kv_missing", [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.cu_seqlens_kv = {}; }, {"varlen.cu_seqlens_kv", "dtype"}},
+        Row{"dtype",
+            [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.cu_seqlens_q.dtype = ATTNMUX_FP32; },
+            {"varlen.cu_seqlens_q", "fp32", "int32"}},
+        Row{"rank", [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.cu_seqlens_q.ndim = 0; }, {"varlen.cu_seqlens_q", "(B+1)"}},
+        Row{"unset", [](Call& c) { c.o.cu_seqlens_q = c.lengths(); }, {"varlen.cu_seqlens_q", "ATTNMUX_VARLEN"}},
+        Row{"lengths_beyond_the_sequence",
+            [](Call& c) { c.pack({0, 3, 8}, {0, 2, 10}), c.ints = {3, 8}, Mask::key_lengths(TensorView(c.lengths())).fill(c.o); },
+            {"mask.key_lengths[0]", "3", "0 to 2"}},
+        Row{"causal_without_alignment",
+            [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), Mask::causal().fill(c.o); },
+            {"mask.causal", "cu_seqlens", "top_left", "bottom_right"}},
+        Row{"lse_of_a_padded_batch",
+            [](Call& c) {
+              c.pack({0, 3, 8}, {0, 5, 10});
+              c.o.set |= ATTNMUX_LSE, c.o.lse = MutableTensorView(c.lse.data(), {2, 6, 4}).c();
+            },
+            {"lse", "(2, 6, 4)", "(Hq, T)"}},
+        Row{"lse_transposed",
+            [](Call& c) {
+              c.pack({0, 3, 8}, {0, 5, 10});
+              c.o.set |= ATTNMUX_LSE, c.o.lse = MutableTensorView(c.lse.data(), {8, 6}).c();
+            },
+            {"lse", "(8, 6)", "6"}}),
+    row_name);
+
+INSTANTIATE_TEST_SUITE_P(
+    Structs, BadInput,
+    ::testing::Values(
+        Row{"options_too_small", [](Call& c) { c.o.struct_size -= 8; }, {"options.struct_size", std::to_string(sizeof(attnmux_options) - 8), std::to_string(sizeof(attnmux_options))}},
+        Row{"options_of_size_0", [](Call& c) { c.o.struct_size = 0; }, {"options.struct_size", "0"}},
+        Row{"unknown_bit", [](Call& c) { c.o.set |= uint64_t{1} << 40; }, {"options.set", "40"}},
+        Row{"bit_seen_from_the_shapes", [](Call& c) { c.o.set |= ATTNMUX_GQA; }, {"options.set", "11", "shapes"}},
+        Row{"reserved_field", [](Call& c) { c.o.reserved[1] = 1; }, {"options.reserved", "zero"}},
+        Row{"role_too_long", [](Call& c) { std::fill(c.o.layer_role, c.o.layer_role + 16, 'r'); }, {"layer.role", "rrrrrrrrrrrrrrrr", "15"}},
+        Row{"exec_too_small", [](Call& c) { c.e.struct_size = 8; }, {"exec.struct_size", "8", std::to_string(sizeof(attnmux_exec))}},
+        Row{"exec_unknown_bit", [](Call& c) { c.e.set = 2; }, {"exec.set"}},
+        Row{"negative_threads", [](Call& c) { c.e.num_threads = -1; }, {"num_threads", "-1", "0"}},
+        Row{"pool_without_parallel_for", [](Call& c) { c.e.pool = &c; }, {"exec.pool", "parallel_for"}},
+        Row{"stream_on_the_cpu", [](Call& c) { c.e.stream = ATTNMUX_STREAM_LEGACY; }, {"stream", "cpu"}},
+        Row{"workspace_unset", [](Call& c) { c.e.workspace = c.q.data(), c.e.workspace_bytes = 64; }, {"workspace", "64", "ATTNMUX_EXEC_WORKSPACE"}},
+        Row{"workspace_null",
+            [](Call& c) { c.e.set = ATTNMUX_EXEC_WORKSPACE, c.e.workspace_bytes = 64; },
+            {"workspace", "null", "64"}}),
+    row_name);
+
+TEST(Pointers, AreNeededToRunButNotToPlan) {
+  const std::vector<std::pair<std::string, std::function<void(Call&)>>> rows = {
+      {"q", [](Call& c) { c.tq.data = nullptr; }},
+      {"k", [](Call& c) { c.tk.data = nullptr; }},
+      {"v", [](Call& c) { c.tv.data = nullptr; }},
+      {"out", [](Call& c) { c.tout.data = nullptr; }},
+      {"lse", [](Call& c) { c.o.set |= ATTNMUX_LSE, c.o.lse = MutableTensorView(nullptr, Dtype::kFp32, {2, 6, 4}).c(); }},
+      {"bias", [](Call& c) { c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(nullptr, Dtype::kFp16, {5}).c(); }},
+      {"mask.dense", [](Call& c) { Mask::dense(TensorView(nullptr, Dtype::kBool, {4, 5})).fill(c.o); }},
+      {"mask.key_padding", [](Call& c) { Mask::key_padding(TensorView(nullptr, Dtype::kBool, {2, 5})).fill(c.o); }},
+      {"mask.key_lengths", [](Call& c) { Mask::key_lengths(TensorView(nullptr, Dtype::kInt32, {2})).fill(c.o); }},
+      {"varlen.cu_seqlens_q", [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.cu_seqlens_q.data = nullptr; }}};
+  for (const auto& [name, spoil] : rows) {
+    Call call;
+    spoil(call);
+    const Status status = call.attention();
+    EXPECT_EQ(status.code(), Code::kInvalidArgument) << name;
+    EXPECT_TRUE(status.message().starts_with("[attention] " + name + ".data is null")) << status.message();
+    EXPECT_TRUE(call.plan().ok()) << name << ": " << call.plan().message();
+    EXPECT_TRUE(call.explain().ok()) << name << ": " << call.explain().message();
+  }
+}
+
+TEST(Pointers, OfTheStructsThemselves) {
+  Call c;
+  const attnmux_tensor* tensors[4] = {&c.tq, &c.tk, &c.tv, &c.tout};
+  const char* names[4] = {"q", "k", "v", "out"};
+  for (int missing = 0; missing < 4; ++missing) {
+    const attnmux_tensor* given[4];
+    for (int i = 0; i < 4; ++i) given[i] = i == missing ? nullptr : tensors[i];
+    Status s;
+    EXPECT_EQ(attnmux_attention(given[0], given[1], given[2], given[3], nullptr, nullptr, s.c_error()), ATTNMUX_INVALID_ARGUMENT);
+    EXPECT_EQ(s.message(), std::string("[attention] ") + names[missing] + " is a null pointer; a tensor is needed");
+    // The error is optional, too.
+    EXPECT_EQ(attnmux_attention(given[0], given[1], given[2], given[3], nullptr, nullptr, nullptr), ATTNMUX_INVALID_ARGUMENT);
+  }
+  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, nullptr, nullptr, nullptr), ATTNMUX_OK);
+}
+
+// A null pointer is fine where there is nothing behind it.
+TEST(Pointers, MayBeNullForEmptyTensors) {
+  const MutableTensorView nothing(nullptr, Dtype::kFp32, {2, 0, 3, 8});
+  EXPECT_TRUE(try_attention(nothing, nothing, nothing, nothing).ok());
+}
+
+TEST(Layouts, InterleavedOutputsAreNotOverlaps) {
+  std::vector<float> buffer(2 * 5 * 4 * 24);  // per token: q, k, v and out, 3 heads of 8 each
+  const auto slice = [&](int which) {
+    return MutableTensorView(buffer.data() + which * 24, Dtype::kFp32, {2, 5, 3, 8}, {5 * 96, 96, 8, 1});
+  };
+  EXPECT_TRUE(try_attention(slice(0), slice(1), slice(2), slice(3)).ok());
+  const MutableTensorView shifted(buffer.data() + 3 * 24 - 1, Dtype::kFp32, {2, 5, 3, 8}, {5 * 96, 96, 8, 1});
+  const Status status = try_attention(slice(0), slice(1), slice(2), shifted);
+  EXPECT_EQ(status.code(), Code::kInvalidArgument) << "reaches one element into v";
+  // out as every second batch of a buffer whose others are q.
+  const auto batches = [&](int which) {
+    return MutableTensorView(buffer.data() + which * 120, Dtype::kFp32, {2, 5, 3, 8}, {240, 24, 8, 1});
+  };
+  EXPECT_TRUE(try_attention(batches(0), batches(0), batches(0), batches(1)).ok());
+}
+
+// A struct of a newer version is accepted if what this version does not know is zero.
+TEST(Structs, MayGrow) {
+  Call c;
+  struct Newer {
+    attnmux_options options;
+    uint64_t later[3];
+  } newer{c.o, {}};
+  newer.options.struct_size = sizeof(newer);
+  Status s;
+  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, &newer.options, nullptr, s.c_error()), ATTNMUX_OK) << s.message();
+  newer.later[1] = 1;
+  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, &newer.options, nullptr, s.c_error()), ATTNMUX_INVALID_ARGUMENT);
+  EXPECT_TRUE(s.message().starts_with("[attention] options ")) << s.message();
+  EXPECT_NE(s.message().find(std::to_string(sizeof(attnmux_options) + 8)), std::string_view::npos) << s.message();
+
+  struct NewerExec {
+    attnmux_exec exec;
+    uint64_t later;
+  } exec{c.e, 0};
+  exec.exec.struct_size = sizeof(exec);
+  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, nullptr, &exec.exec, s.c_error()), ATTNMUX_OK);
+  exec.later = 5;
+  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, nullptr, &exec.exec, s.c_error()), ATTNMUX_INVALID_ARGUMENT);
+}
+
+// Success leaves the error alone.
+TEST(Structs, ErrorsAreOnlyFilledOnFailure) {
+  Call c;
+  attnmux_error error;
+  std::memset(&error, 0x5A, sizeof(error));
+  const attnmux_error before = error;
+  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, &c.o, &c.e, &error), ATTNMUX_OK);
+  EXPECT_EQ(std::memcmp(&before, &error, sizeof(error)), 0);
+}
 
 }  // namespace
 }  // namespace attnmux

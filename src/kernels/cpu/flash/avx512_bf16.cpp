@@ -30,14 +30,6 @@ struct Bf16Product {
     const __m512i pairs = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0]));
     store(to, _mm512_castsi512_ps(_mm512_permutexvar_epi16(interleave, pairs)));
   }
-
-  // Two rows of V, lanes along d, become lanes of units.
-  static void pair_values(const char* first, const char* second, F& low, F& high) {
-    const __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(first)));
-    const __m512i b = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(second)));
-    low = _mm512_castsi512_ps(_mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
-    high = low;
-  }
 };
 
 }  // namespace

@@ -17,8 +17,9 @@ constexpr int kAccumulators = 16;
 
 inline F broadcast(float x) { return _mm512_set1_ps(x); }
 inline F madd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-inline F larger(F a, F b) { return _mm512_max_ps(a, b); }
-inline F smaller(F a, F b) { return _mm512_min_ps(a, b); }
+// The masked forms, since g++ 12 warns about an undefined value inside the plain ones.
+inline F larger(F a, F b) { return _mm512_mask_max_ps(a, 0xffff, a, b); }
+inline F smaller(F a, F b) { return _mm512_mask_min_ps(a, 0xffff, a, b); }
 
 inline void zip(F a, F b, F& low, F& high) {
   const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -46,7 +47,8 @@ inline F load_bytes_as_mask(const void* from) {
 // 2^x for x <= 0: 2^floor(x) is applied by vscalefps, which needs no clamp and makes 0 of minus infinity.
 template <typename Polynomial>
 inline F exp2_with(F x, Polynomial polynomial) {
-  return _mm512_scalef_ps(polynomial.from_zero(_mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)), x);
+  const F power = polynomial.from_zero(_mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+  return _mm512_mask_scalef_ps(power, 0xffff, power, x);
 }
 
 }  // namespace

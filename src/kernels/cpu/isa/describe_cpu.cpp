@@ -29,7 +29,7 @@ std::string trimmed(const std::string& text) {
 // Three leaves of CPUID hold 48 characters.
 std::string brand() {
   constexpr uint32_t kFirst = 0x80000002, kLast = 0x80000004;
-  if (__get_cpuid_max(0x80000000, nullptr) < kLast) return {};
+  if (static_cast<uint32_t>(__get_cpuid_max(0x80000000, nullptr)) < kLast) return {};
   char text[49] = {};
   for (uint32_t leaf = kFirst; leaf <= kLast; ++leaf) {
     uint32_t words[4] = {};

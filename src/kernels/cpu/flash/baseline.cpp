@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// Vectors of 128 bits in plain C++, for every processor: SSE2 on x86-64, Advanced SIMD on aarch64.
+#include "kernels/cpu/flash/flash_run.h"
+#include "kernels/cpu/flash/layout.h"
+#include "kernels/cpu/half.h"
+
+#include <cstdint>
+
+namespace attnmux {
+namespace {
+
+constexpr Blocking kBlocking = kBlockingBaseline;
+
+using F = float __attribute__((vector_size(16)));
+using I = int32_t __attribute__((vector_size(16)));
+constexpr int kLanes = 4;
+// 16 registers: 12 sums, 3 vectors of queries, 1 broadcast.
+constexpr int kGroup = 3;
+constexpr int kAccumulators = 12;
+
+inline F broadcast(float x) { return F{x, x, x, x}; }
+inline F madd(F a, F b, F c) { return a * b + c; }
+inline F larger(F a, F b) { return a > b ? a : b; }
+inline F smaller(F a, F b) { return a < b ? a : b; }
+
+inline void zip(F a, F b, F& low, F& high) {
+  low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+  high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+
+inline F load_fp16(const void* from) {
+  uint16_t h[kLanes];
+  __builtin_memcpy(h, from, sizeof(h));
+  return F{fp16_to_fp32(h[0]), fp16_to_fp32(h[1]), fp16_to_fp32(h[2]), fp16_to_fp32(h[3])};
+}
+inline void store_fp16(void* to, F x) {
+  const uint16_t h[kLanes] = {fp32_to_fp16(x[0]), fp32_to_fp16(x[1]), fp32_to_fp16(x[2]), fp32_to_fp16(x[3])};
+  __builtin_memcpy(to, h, sizeof(h));
+}
+inline F load_bf16(const void* from) {
+  uint16_t h[kLanes];
+  __builtin_memcpy(h, from, sizeof(h));
+  return F{bf16_to_fp32(h[0]), bf16_to_fp32(h[1]), bf16_to_fp32(h[2]), bf16_to_fp32(h[3])};
+}
+// Truncates each 32-bit lane to its low half.
+inline void store_low_halves(void* to, I x) {
+  const uint16_t h[kLanes] = {static_cast<uint16_t>(x[0]), static_cast<uint16_t>(x[1]), static_cast<uint16_t>(x[2]),
+                              static_cast<uint16_t>(x[3])};
+  __builtin_memcpy(to, h, sizeof(h));
+}
+inline F load_bytes_as_mask(const void* from) {
+  uint8_t b[kLanes];
+  __builtin_memcpy(b, from, sizeof(b));
+  return reinterpret_cast<F>(I{b[0], b[1], b[2], b[3]} != 0);
+}
+
+template <typename Polynomial>
+F exp2_by_shift(F x, Polynomial polynomial);
+
+template <typename Polynomial>
+inline F exp2_with(F x, Polynomial polynomial) {
+  return exp2_by_shift(x, polynomial);
+}
+
+}  // namespace
+}  // namespace attnmux
+
+#include "kernels/cpu/flash/flash_fwd-inl.h"
+
+namespace attnmux {
+
+attnmux_code run_flash_baseline(const Problem* p, const RunContext* context, attnmux_error* error) {
+  return run_flash<Fp32Product, Fp32Product>(*p, *context, error);
+}
+
+}  // namespace attnmux

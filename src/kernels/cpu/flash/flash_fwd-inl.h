@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+// FlashAttention (Dao et al., 2022; Dao, "FlashAttention-2", 2023, Algorithm 1) on the CPU, once for all instruction sets.
+//
+// A file per instruction set supplies vectors (vector-inl.h) and kBlocking, then includes this one. K and V are packed
+// once per kv head, shared by all query blocks; a work item is one block of query rows with its whole loop over keys, so
+// that results do not depend on the number of threads.
+#pragma once
+
+#include "kernels/cpu/flash/masks-inl.h"
+#include "kernels/cpu/flash/multiply-inl.h"
+#include "kernels/cpu/flash/output-inl.h"
+#include "kernels/cpu/flash/pack-inl.h"
+#include "kernels/cpu/flash/rows-inl.h"
+#include "kernels/cpu/flash/softmax-inl.h"
+#include "kernels/cpu/isa/flush_denormals.h"
+
+namespace attnmux {
+namespace {
+
+// The scale, split so that it is positive: its sign goes into Q.
+struct Scale {
+  float sign;       // 1, -1, or 0 for a scale of zero
+  float magnitude;  // of the score in natural units, per product
+  float natural;    // of the score in natural units, per number that the softmax sees
+  float base2;      // the same for the exponent of 2
+  bool adjusts;     // softcap or bias: the softmax sees natural units
+};
+
+inline float clamped_to_float(double x) {
+  return static_cast<float>(x < __FLT_MIN__ ? double{__FLT_MIN__} : x > double{__FLT_MAX__} ? double{__FLT_MAX__} : x);
+}
+
+inline Scale make_scale(const Problem& p) {
+  Scale scale{};
+  scale.sign = p.scale > 0 ? 1.0f : p.scale < 0 ? -1.0f : 0.0f;
+  // A scale of zero made Q zero; any positive number does then.
+  const double magnitude = p.scale > 0 ? p.scale : p.scale < 0 ? -p.scale : 1.0;
+  scale.magnitude = clamped_to_float(magnitude);
+  scale.adjusts = p.softcap > 0 || given(p.bias);
+  scale.natural = scale.adjusts ? 1.0f : scale.magnitude;
+  scale.base2 = clamped_to_float(scale.adjusts ? kLog2E : magnitude * kLog2E);
+  return scale;
+}
+
+// One call under way. Lives in the frame of run_flash; tasks take items from `next`.
+struct Job {
+  const Problem& p;
+  const RunContext& context;
+  Layout layout;
+  Scale scale;
+  SequenceStart* starts;  // batch + 1 of them
+  char* packed;
+  // The round: kv heads [first_pair, last_pair) in the order (sequence, kv head), packed from byte `base` on.
+  int64_t first_pair, last_pair, base, pieces;
+  int64_t next, end;
+};
+
+inline int64_t take_item(Job& job) { return __atomic_fetch_add(&job.next, 1, __ATOMIC_RELAXED); }
+
+struct PackedPair {
+  float *keys, *values;
+  int64_t value_stride;  // floats between tiles
+};
+
+inline PackedPair packed_pair(const Job& job, int64_t b, int64_t kv_head, const Sequence& s) {
+  char* at = job.packed + (job.starts[b].packed - job.base) + kv_head * packed_bytes(job.layout, s.seqlen_kv);
+  return {reinterpret_cast<float*>(at), reinterpret_cast<float*>(at + packed_keys_bytes(job.layout, s.seqlen_kv)),
+          packed_values_stride(job.layout, s.seqlen_kv)};
+}
+
+// ---- Packing --------------------------------------------------------------------------------------------------------
+
+template <class Product, Source kSource>
+void pack_piece(const Job& job, int64_t b, int64_t kv_head, int64_t piece) {
+  constexpr int64_t kUnitKeys = Product::kElements;
+  const Problem& p = job.p;
+  const Sequence s = sequence(p, b);
+  const KeyRange kept = keys_of_sequence(p, s);
+  const int64_t begin = max_of(piece * kPackKeys, kept.first / kTile * kTile), end = min_of((piece + 1) * kPackKeys, kept.last);
+  if (begin >= end) return;
+  const PackedPair pair = packed_pair(job, b, kv_head, s);
+  const int64_t size = element_bytes(p.dtype), units = job.layout.units;
+  const Tensor& padding = p.key_padding;
+
+  for (int64_t key = begin; key < end; key += kTile) {
+    const char* rows[kTile];
+    for (int64_t i = 0; i < kTile; ++i) {
+      // Keys of a tile that nobody keeps become zeros; their scores are masked.
+      const bool used = key + i >= kept.first && key + i < kept.last;
+      rows[i] = used ? address(p.k, s.k_offset + (key + i) * p.k.strides[1] + kv_head * p.k.strides[2]) : nullptr;
+    }
+    pack_key_tile<kSource>(rows, p.head_dim * size, units, pair.keys + key * units);
+  }
+  for (int64_t key = begin; key < end; key += kTile * kUnitKeys) {
+    const char* rows[kTile * kUnitKeys];
+    for (int64_t i = 0; i < kTile * kUnitKeys; ++i) {
+      // A value that no query of the sequence attends may be NaN, and 0·NaN is NaN.
+      const bool used = key + i >= kept.first && key + i < kept.last &&
+                        (!given(padding) || attends(padding, b * padding.strides[0] + (key + i) * padding.strides[1]));
+      rows[i] = used ? address(p.v, s.v_offset + (key + i) * p.v.strides[1] + kv_head * p.v.strides[2]) : nullptr;
+    }
+    // The last units of an odd number of tiles would lie outside.
+    const int64_t room = round_up(s.seqlen_kv, kTile) - key;
+    pack_value_rows<Product, kSource>(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride,
+                                      min_of(kTile, room / kUnitKeys), pair.values + key / kUnitKeys * kTile);
+  }
+}
+
+template <class Product, Source kSource>
+void pack_task(void* arg, int64_t /*task*/) {
+  Job& job = *static_cast<Job*>(arg);
+  const DenormalMode mode = flush_denormals();
+  for (int64_t item; (item = take_item(job)) < job.end;) {
+    const int64_t pair = job.first_pair + item / job.pieces;
+    pack_piece<Product, kSource>(job, pair / job.p.num_heads_kv, pair % job.p.num_heads_kv, item % job.pieces);
+  }
+  restore_denormals(mode);
+}
+
+// ---- Computing ------------------------------------------------------------------------------------------------------
+
+// A scale that is negative or zero goes into Q, so that the softmax may take the larger score for the larger weight.
+// NaN and infinity times zero stay NaN.
+template <Source kSource>
+inline void apply_sign(float sign, int64_t units, float* queries) {
+  if (sign == 1.0f) return;
+  for (int64_t i = 0; i < units * kBlocking.rows; i += kLanes) {
+    const F x = load(queries + i);
+    if constexpr (kSource == Source::kPairs) {
+      const F low = from_bits(bits(x) << 16) * broadcast(sign), high = from_bits(bits(x) & static_cast<int32_t>(0xffff0000)) * broadcast(sign);
+      store(queries + i, from_bits((bits(high) & static_cast<int32_t>(0xffff0000)) | ((bits(low) >> 16) & 0xffff)));
+    } else {
+      store(queries + i, x * broadcast(sign));
+    }
+  }
+}
+
+template <class Product, Source kSource>
+void attend_block(const Job& job, const Sequence& s, const Rows& rows, char* scratch) {
+  const Problem& p = job.p;
+  const Layout& layout = job.layout;
+  auto* queries = reinterpret_cast<float*>(scratch);
+  auto* scores = reinterpret_cast<float*>(scratch + layout.scores);
+  auto* extra = reinterpret_cast<float*>(scratch + layout.extra);
+  auto* accumulator = reinterpret_cast<float*>(scratch + layout.accumulator);
+  auto* numbers = reinterpret_cast<float*>(scratch + layout.state);
+  const SoftmaxState state{numbers, numbers + kBlocking.rows, numbers + 2 * kBlocking.rows};
+  const PackedPair packed = packed_pair(job, rows.batch, rows.kv_head, s);
+
+  pack_rows<kSource>(rows.q, rows.vectors, p.head_dim * element_bytes(p.dtype), layout.units, queries);
+  apply_sign<kSource>(job.scale.sign, layout.units, queries);
+  for (int64_t i = 0; i < kBlocking.rows; ++i) {
+    state.maximum[i] = -kInfinity;
+    state.sum[i] = 0;
+  }
+
+  bool started = false;
+  for (int64_t key = rows.any.first / kTile * kTile; key < rows.any.last; key += kKeyBlock) {
+    const KeyBlock block{key, min_of(key + kKeyBlock, rows.any.last)};
+    if (is_empty(p, rows, block)) continue;
+    multiply<Product, Start::kZero>(packed.keys + key * layout.units, layout.units * kTile, block.keys() / kTile,
+                                                 queries, layout.units, rows.vectors, state.factor, scores);
+    if (job.scale.adjusts) scale_scores(job.scale.magnitude, static_cast<float>(p.softcap), block.keys(), rows.vectors, scores);
+    if (given(p.bias)) bias_scores(p, rows, block, extra, scores);
+    mask_range(rows, block, scores);
+    if (given(p.key_padding)) mask_padding(p, rows, block, scores);
+    if (given(p.dense_mask)) mask_dense(p, rows, block, extra, scores);
+    const bool drops = p.dropout_p > 0;
+    if (drops) draw_dropout(p, rows, block, extra);
+    softmax<Product>(scores, drops ? extra : nullptr, block.keys(), rows.vectors, job.scale.base2, state);
+    const float* values = packed.values + key / Product::kElements * kTile;
+    const int64_t key_units = block.keys() / Product::kElements;
+    if (started) {
+      multiply<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, scores, key_units, rows.vectors,
+                                        state.factor, accumulator);
+    } else {
+      multiply<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, scores, key_units, rows.vectors,
+                                      state.factor, accumulator);
+    }
+    started = true;
+  }
+  if (!started) return write_empty(p, s, rows);
+  write_output(p, s, rows, state, accumulator);
+  if (given(p.lse)) write_lse(p, s, rows, state, job.scale.natural);
+}
+
+// The sequence that an item belongs to: the last one that starts at or before it.
+inline int64_t sequence_of_item(const Job& job, int64_t item) {
+  int64_t low = 0, high = job.p.batch;  // starts[low].item <= item < starts[high].item
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    (job.starts[middle].item <= item ? low : high) = middle;
+  }
+  return low;
+}
+
+template <class Product, Source kSource>
+void attend_task(void* arg, int64_t task) {
+  Job& job = *static_cast<Job*>(arg);
+  const DenormalMode mode = flush_denormals();
+  char* scratch = static_cast<char*>(job.context.workspace) + job.layout.scratch_offset + task * job.layout.scratch;
+  Rows rows;
+  for (int64_t item; (item = take_item(job)) < job.end;) {
+    const int64_t b = sequence_of_item(job, item);
+    const Sequence s = sequence(job.p, b);
+    const int64_t blocks = blocks_per_kv_head(job.p, s.seqlen_q), within = item - job.starts[b].item;
+    find_rows(job.p, s, b, within / blocks, within % blocks, rows);
+    attend_block<Product, kSource>(job, s, rows, scratch);
+  }
+  restore_denormals(mode);
+}
+
+// ---- Rounds ---------------------------------------------------------------------------------------------------------
+
+inline void find_starts(Job& job) {
+  SequenceStart at{0, 0};
+  for (int64_t b = 0; b < job.p.batch; ++b) {
+    const Sequence s = sequence(job.p, b);
+    job.starts[b] = at;
+    at.packed += job.p.num_heads_kv * packed_bytes(job.layout, s.seqlen_kv);
+    at.item += job.p.num_heads_kv * blocks_per_kv_head(job.p, s.seqlen_q);
+  }
+  job.starts[job.p.batch] = at;
+}
+
+inline int64_t packed_start(const Job& job, int64_t pair) {
+  const int64_t b = pair / job.p.num_heads_kv, heads = job.p.num_heads_kv;
+  if (b == job.p.batch) return job.starts[b].packed;
+  return job.starts[b].packed + pair % heads * ((job.starts[b + 1].packed - job.starts[b].packed) / heads);
+}
+
+inline int64_t item_start(const Job& job, int64_t pair) {
+  const int64_t b = pair / job.p.num_heads_kv, heads = job.p.num_heads_kv;
+  if (b == job.p.batch) return job.starts[b].item;
+  return job.starts[b].item + pair % heads * ((job.starts[b + 1].item - job.starts[b].item) / heads);
+}
+
+// Takes as many kv heads as fit; packed_pair() counts from the start of a sequence, hence from `base`.
+inline void next_round(Job& job) {
+  job.first_pair = job.last_pair;
+  job.base = packed_start(job, job.first_pair);
+  const int64_t pairs = job.p.batch * job.p.num_heads_kv;
+  int64_t longest = 0;
+  do {
+    longest = max_of(longest, sequence(job.p, job.last_pair / job.p.num_heads_kv).seqlen_kv);
+    ++job.last_pair;
+  } while (job.last_pair < pairs && packed_start(job, job.last_pair + 1) - job.base <= job.layout.packed);
+  job.pieces = ceil_div(longest, kPackKeys);
+}
+
+inline bool run_items(Job& job, int64_t first, int64_t last, void (*task)(void*, int64_t)) {
+  if (first >= last) return true;
+  job.next = first;
+  job.end = last;
+  return job.context.parallel_for(job.context.pool, min_of(job.context.num_threads, last - first), task, &job) == 0;
+}
+
+template <class Product, Source kSource>
+attnmux_code run_rounds(Job& job) {
+  while (job.last_pair < job.p.batch * job.p.num_heads_kv) {
+    next_round(job);
+    const bool done = run_items(job, 0, (job.last_pair - job.first_pair) * job.pieces, pack_task<Product, kSource>) &&
+                      run_items(job, item_start(job, job.first_pair), item_start(job, job.last_pair), attend_task<Product, kSource>);
+    if (!done) return ATTNMUX_EXECUTOR_FAILED;
+  }
+  return ATTNMUX_OK;
+}
+
+// WideProduct multiplies fp32, fp16 and, where there is nothing better, bf16; Bf16Product multiplies pairs of bf16.
+template <class WideProduct, class Bf16>
+attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_error* /*error*/) {
+  if (p.batch == 0 || p.num_heads_q == 0 || p.seqlen_q == 0) return ATTNMUX_OK;
+  Job job{p, context, make_layout(p, kBlocking, context.num_threads), make_scale(p), nullptr, nullptr, 0, 0, 0, 0, 0, 0};
+  job.starts = static_cast<SequenceStart*>(context.workspace);
+  job.packed = static_cast<char*>(context.workspace) + job.layout.packed_offset;
+  find_starts(job);
+  if (p.dtype == ATTNMUX_FP16) return run_rounds<WideProduct, Source::kFp16>(job);
+  if (p.dtype == ATTNMUX_FP32) return run_rounds<WideProduct, Source::kFp32>(job);
+  return run_rounds<Bf16, Bf16::kElements == 2 ? Source::kPairs : Source::kBf16>(job);
+}
+
+}  // namespace
+}  // namespace attnmux

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// The end of a block: O^T[d][row] / sum becomes rows of the output, and the log-sum-exp is written.
+#pragma once
+
+#include "kernels/cpu/flash/rows-inl.h"
+#include "kernels/cpu/flash/softmax-inl.h"
+
+namespace attnmux {
+namespace {
+
+inline void store_lanes(int32_t dtype, void* to, F x) {
+  switch (dtype) {
+    case ATTNMUX_FP16: return store_fp16(to, x);
+    case ATTNMUX_BF16: return store_low_halves(to, round_to_bf16(x));
+    default: return store(static_cast<float*>(to), x);
+  }
+}
+
+inline char* output_row(const Problem& p, const Sequence& s, const Rows& rows, int64_t i) {
+  return address(p.out, s.out_offset + rows.query[i] * p.out.strides[1] + rows.head[i] * p.out.strides[2]);
+}
+
+inline void write_lse(const Problem& p, const Sequence& s, const Rows& rows, const SoftmaxState& state, float scale) {
+  for (int64_t i = 0; i < rows.count; ++i) {
+    const float sum = state.sum[i];
+    *element<float>(p.lse, s.lse_offset + rows.head[i] * p.lse.strides[1] + rows.query[i] * p.lse.strides[2]) =
+        sum == 0 ? -kInfinity : static_cast<float>(static_cast<double>(state.maximum[i]) * scale + __builtin_log(sum));
+  }
+}
+
+inline void write_output(const Problem& p, const Sequence& s, const Rows& rows, const SoftmaxState& state, const float* accumulator) {
+  const int64_t size = element_bytes(p.dtype);
+  for (int64_t v = 0; v < rows.vectors; ++v) {
+    const F sum = load(state.sum + v * kLanes);
+    const I empty = sum == zero();  // no key to attend to
+    const F inverse = select(empty, zero(), broadcast(1.0f) / sum);
+    for (int64_t d = 0; d < p.head_dim_v; d += kLanes) {
+      const int64_t width = min_of(kLanes, p.head_dim_v - d);
+      F x[kLanes];
+      ATTNMUX_UNROLL(16)
+      for (int64_t i = 0; i < kLanes; ++i) {
+        x[i] = i < width ? load(accumulator + (d + i) * kBlocking.rows + v * kLanes) * inverse : zero();
+      }
+      transpose(x);
+      for (int64_t i = 0; i < min_of(kLanes, rows.count - v * kLanes); ++i) {
+        char* to = output_row(p, s, rows, v * kLanes + i) + d * size;
+        if (width == kLanes) {
+          store_lanes(p.dtype, to, x[i]);
+        } else {
+          alignas(64) char buffer[kLanes * 4];
+          store_lanes(p.dtype, buffer, x[i]);
+          __builtin_memcpy(to, buffer, static_cast<size_t>(width * size));
+        }
+      }
+    }
+  }
+}
+
+// Rows without a key.
+inline void write_empty(const Problem& p, const Sequence& s, const Rows& rows) {
+  for (int64_t i = 0; i < rows.count; ++i) {
+    __builtin_memset(output_row(p, s, rows, i), 0, static_cast<size_t>(p.head_dim_v * element_bytes(p.dtype)));
+    if (given(p.lse)) {
+      *element<float>(p.lse, s.lse_offset + rows.head[i] * p.lse.strides[1] + rows.query[i] * p.lse.strides[2]) = -kInfinity;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attnmux

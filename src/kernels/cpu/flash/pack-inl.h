@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// From the caller's rows to packed operands: Q, masks and biases are transposed so that queries lie in the lanes, K is
+// interleaved by kTile keys, V by kTile columns.
+#pragma once
+
+#include "kernels/cpu/flash/layout.h"
+#include "kernels/cpu/flash/vector-inl.h"
+
+namespace attnmux {
+namespace {
+
+// What becomes of memory on its way into lanes.
+enum class Source {
+  kFp32,
+  kFp16,   // widened
+  kBf16,   // widened
+  kPairs,  // two bf16, kept as they are
+  kBytes,  // one-byte booleans: all bits set for true
+};
+
+template <Source kSource>
+constexpr int64_t kSourceBytes = kSource == Source::kFp32 || kSource == Source::kPairs ? 4 : kSource == Source::kBytes ? 1 : 2;
+
+template <Source kSource>
+inline F load_lanes(const void* from) {
+  if constexpr (kSource == Source::kFp16) return load_fp16(from);
+  if constexpr (kSource == Source::kBf16) return load_bf16(from);
+  if constexpr (kSource == Source::kBytes) return load_bytes_as_mask(from);
+  return load(static_cast<const float*>(from));
+}
+
+// The first `bytes` bytes of a vector; the rest is zero, and memory behind them is not touched.
+template <Source kSource>
+inline F load_some(const char* from, int64_t bytes) {
+  if (bytes >= kLanes * kSourceBytes<kSource>) return load_lanes<kSource>(from);
+  alignas(64) char buffer[kLanes * 4] = {};
+  for (int64_t i = 0; i < bytes; ++i) buffer[i] = from[i];
+  return load_lanes<kSource>(buffer);
+}
+
+// Transposes rows into to[unit][kBlocking.rows]: `bytes` contiguous bytes from each of vectors·kLanes rows, and zeros up
+// to the next multiple of kLanes, but no more than `max_units`.
+template <Source kSource>
+inline void pack_rows(const char* const* rows, int64_t vectors, int64_t bytes, int64_t max_units, float* to) {
+  constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
+  for (int64_t v = 0; v < vectors; ++v) {
+    for (int64_t at = 0, unit = 0; at < bytes; at += kChunk, unit += kLanes) {
+      F x[kLanes];
+      ATTNMUX_UNROLL(16)
+      for (int i = 0; i < kLanes; ++i) x[i] = load_some<kSource>(rows[v * kLanes + i] + at, bytes - at);
+      transpose(x);
+      ATTNMUX_UNROLL(16)
+      for (int i = 0; i < kLanes; ++i) {
+        if (unit + i < max_units) store(to + (unit + i) * kBlocking.rows + v * kLanes, x[i]);
+      }
+    }
+  }
+}
+
+// The same for rows whose elements are `stride` bytes apart, of `size` bytes each; `rows` may be overwritten.
+template <Source kSource>
+inline void pack_strided_rows(const char* const* rows, int64_t vectors, int64_t count, int64_t stride, float* to) {
+  constexpr int64_t kSize = kSourceBytes<kSource>;
+  for (int64_t r = 0; r < vectors * kLanes; ++r) {
+    for (int64_t i = 0; i < count; i += kLanes) {
+      alignas(64) char buffer[kLanes * 4] = {};
+      const int64_t left = min_of(kLanes, count - i);
+      for (int64_t j = 0; j < left; ++j) __builtin_memcpy(buffer + j * kSize, rows[r] + (i + j) * stride, kSize);
+      float lanes[kLanes];
+      store(lanes, load_lanes<kSource>(buffer));
+      for (int64_t j = 0; j < left; ++j) __builtin_memcpy(to + (i + j) * kBlocking.rows + r, lanes + j, 4);
+    }
+  }
+}
+
+// kTile rows of K, `bytes` long (null: zeros), become to[unit][kTile].
+template <Source kSource>
+inline void pack_key_tile(const char* const (&rows)[kTile], int64_t bytes, int64_t units, float* to) {
+  constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
+  for (int64_t at = 0, unit = 0; at < bytes; at += kChunk, unit += kLanes) {
+    F x[kTile];
+    ATTNMUX_UNROLL(4)
+    for (int i = 0; i < kTile; ++i) x[i] = rows[i] == nullptr ? zero() : load_some<kSource>(rows[i] + at, bytes - at);
+    F even[2], odd[2], out[kTile];
+    zip(x[0], x[2], even[0], even[1]);
+    zip(x[1], x[3], odd[0], odd[1]);
+    zip(even[0], odd[0], out[0], out[1]);
+    zip(even[1], odd[1], out[2], out[3]);
+    const int64_t left = (units - unit) * kTile;
+    ATTNMUX_UNROLL(4)
+    for (int i = 0; i < kTile; ++i) {
+      if (i * kLanes + kLanes <= left) {
+        store(to + unit * kTile + i * kLanes, out[i]);
+      } else if (i * kLanes < left) {
+        float lanes[kLanes];
+        store(lanes, out[i]);
+        for (int64_t j = 0; j < left - i * kLanes; ++j) to[unit * kTile + i * kLanes + j] = lanes[j];
+      }
+    }
+  }
+}
+
+// kLanes columns of V at `at`, of one key (fp32 units) or of two (pairs). A null row is zeros.
+template <class Product, Source kSource>
+inline F load_values(const char* const* rows, int64_t at, int64_t bytes) {
+  if constexpr (Product::kElements == 1) {
+    return rows[0] == nullptr ? zero() : load_some<kSource>(rows[0] + at, bytes - at);
+  } else {
+    const F low = rows[0] == nullptr ? zero() : load_some<Source::kBf16>(rows[0] + at, bytes - at);
+    const F high = rows[1] == nullptr ? zero() : load_some<Source::kBf16>(rows[1] + at, bytes - at);
+    return from_bits((bits(high) & static_cast<int32_t>(0xffff0000)) | ((bits(low) >> 16) & 0xffff));
+  }
+}
+
+// `units` <= kTile key units of V, rows of `bytes`, become to[d / kTile][key unit][kTile]; `stride` floats lie between
+// tiles.
+template <class Product, Source kSource>
+inline void pack_value_rows(const char* const (&rows)[kTile * Product::kElements], int64_t bytes, int64_t tiles, int64_t stride,
+                            int64_t units, float* to) {
+  constexpr int64_t kChunk = kLanes * (kSource == Source::kPairs ? 2 : kSourceBytes<kSource>);
+  for (int64_t at = 0, tile = 0; at < bytes; at += kChunk, tile += kLanes / kTile) {
+    for (int64_t i = 0; i < units; ++i) {
+      float lanes[kLanes];
+      store(lanes, load_values<Product, kSource>(rows + i * Product::kElements, at, bytes));
+      for (int64_t t = 0; t < min_of(kLanes / kTile, tiles - tile); ++t) {
+        __builtin_memcpy(to + (tile + t) * stride + i * kTile, lanes + t * kTile, kTile * sizeof(float));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attnmux
