@@ -40,9 +40,10 @@ Device parse_device(std::string_view flag, std::string_view text) {
   if (text == "cpu") return Device::cpu();
   if (text == "cuda") return Device::cuda();
   if (text.starts_with("cuda:")) {
-    const auto id =
-        parse_integer(std::string(flag) + " cuda:N", text.substr(5), 0, std::numeric_limits<int32_t>::max());
-    return Device::cuda(static_cast<int32_t>(id));
+    const std::string_view id = text.substr(5);
+    const bool is_number =
+        !id.empty() && id.size() <= 4 && id.find_first_not_of("0123456789") == std::string_view::npos;
+    if (is_number) return Device::cuda(static_cast<int32_t>(parse_integer(flag, id, 0)));
   }
   throw UsageError(std::string(flag) + ": \"" + std::string(text) + "\" is not accepted; it takes cpu, cuda or cuda:N");
 }

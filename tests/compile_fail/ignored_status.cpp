@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// error: declared with attribute .?nodiscard|with .nodiscard. attribute
+// error: nodiscard.+ attribute|attribute .+nodiscard
 // A Status that nobody looks at is a warning, and an error where warnings are.
 #include <attnmux/attnmux.h>
 

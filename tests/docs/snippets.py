@@ -78,8 +78,9 @@ def main():
     parser.add_argument("--flag", action="append", default=[], help="a further flag for the compiler")
     arguments = parser.parse_args()
 
+    arguments.source = arguments.source.resolve()
     passed, failures = 0, []
-    environment = dict(os.environ, PATH=arguments.tools + os.pathsep + os.environ["PATH"])
+    environment = dict(os.environ, PATH=os.path.abspath(arguments.tools) + os.pathsep + os.environ["PATH"])
     files = [arguments.source / "README.md", *sorted((arguments.source / "docs").glob("*.md"))]
     with tempfile.TemporaryDirectory() as folder:
         for file in files:

@@ -20,7 +20,20 @@ inline Real load_element(const Tensor& t, int64_t offset) {
 
 template <typename Real>
 inline void load_row(const Tensor& t, int64_t offset, int64_t count, Real* row) {
-  for (int64_t i = 0; i < count; ++i) row[i] = load_element<Real>(t, offset + i);
+  switch (t.dtype) {
+    case ATTNMUX_FP16:
+      for (int64_t i = 0; i < count; ++i) row[i] = static_cast<Real>(fp16_to_fp32(element<const uint16_t>(t, offset)[i]));
+      break;
+    case ATTNMUX_BF16:
+      for (int64_t i = 0; i < count; ++i) row[i] = static_cast<Real>(bf16_to_fp32(element<const uint16_t>(t, offset)[i]));
+      break;
+    case ATTNMUX_FP64:
+      for (int64_t i = 0; i < count; ++i) row[i] = static_cast<Real>(element<const double>(t, offset)[i]);
+      break;
+    default:
+      for (int64_t i = 0; i < count; ++i) row[i] = static_cast<Real>(element<const float>(t, offset)[i]);
+      break;
+  }
 }
 
 template <typename Real>

@@ -30,8 +30,9 @@ struct Blocking {
 [[maybe_unused]] constexpr Blocking kBlockingAvx512Bf16{16, 64, true};
 
 constexpr int64_t kCacheLine = 64;
-// Room for packed K and V that a problem gets at least, however many heads it has; more is packed in several rounds.
-constexpr int64_t kPackedBudget = int64_t{128} << 20;
+// Room for packed K and V. Beyond it, heads are packed and computed in several rounds, each with enough heads to feed all
+// threads also when queries are few. It must not depend on the number of queries: more of them must never need less.
+constexpr int64_t kPackedBudget = int64_t{128} << 20, kPackedBudgetPerThread = int64_t{8} << 20;
 
 // Where a sequence of the batch starts: its packed keys (bytes, if everything was packed at once) and its work items.
 struct SequenceStart {
@@ -72,12 +73,12 @@ struct Layout {
   l.scratch = l.state + 4 * row_bytes;
   l.scratch_offset = round_up((p.batch + 1) * static_cast<int64_t>(sizeof(SequenceStart)), kCacheLine);
   l.packed_offset = l.scratch_offset + num_threads * l.scratch;
-  // One round of packing must hold one kv head of the longest sequence; beyond that it shall feed all threads.
+  // A round holds at least one kv head of the longest sequence.
   const int64_t one = packed_bytes(l, p.seqlen_kv);
-  const int64_t enough = max_of(kPackedBudget, 2 * num_threads * one);
-  const int64_t heads = p.batch * p.num_heads_kv;
-  const int64_t all = one != 0 && heads > enough / one ? enough : heads * one;
-  l.packed = max_of(one, min_of(all, enough));
+  // Packed sequences may be much shorter than the longest; each is padded to a tile and a cache line.
+  const int64_t together = packed_bytes(l, p.k.shape[1] + p.batch * kTile) + p.batch * kCacheLine;
+  const int64_t sequences = given(p.cu_seqlens_q) ? together : p.batch * one;
+  l.packed = max_of(one, min_of(p.num_heads_kv * sequences, kPackedBudget + num_threads * kPackedBudgetPerThread));
   l.total = l.packed_offset + l.packed;
   return l;
 }

@@ -11,10 +11,12 @@ namespace attnmux {
 namespace {
 
 constexpr int64_t kRows = 64;  // queries whose scores are held at a time
+constexpr int64_t kKeys = 16;  // keys or values that are converted at a time: one cache line of scores per query
 
-// Scratch of one task, in elements of Real: scores (kRows, Skv), outputs (kRows, Dv), queries (kRows, D), one key or value row.
+// Scratch of one task, in elements of Real: scores (kRows, Skv), outputs (kRows, Dv), queries (kRows, D), and kKeys rows of
+// keys or values.
 int64_t scratch_elements(const Problem& p) {
-  return kRows * (p.seqlen_kv + p.head_dim_v + p.head_dim) + max_of(p.head_dim, p.head_dim_v);
+  return kRows * (p.seqlen_kv + p.head_dim_v + p.head_dim) + kKeys * max_of(p.head_dim, p.head_dim_v);
 }
 
 template <typename Real>
@@ -37,7 +39,7 @@ class Block {
         scores_(scratch),
         outputs_(scores_ + kRows * p.seqlen_kv),
         queries_(outputs_ + kRows * p.head_dim_v),
-        row_(queries_ + kRows * p.head_dim) {}
+        rows_(queries_ + kRows * p.head_dim) {}
 
   void run(int64_t b, int64_t head, int64_t first_query) {
     sequence_ = sequence(p_, b);
@@ -65,7 +67,7 @@ class Block {
 
  private:
   static constexpr Real kMinusInfinity = -std::numeric_limits<Real>::infinity();
-  Real* scores(int64_t i) { return scores_ + i * p_.seqlen_kv; }
+  Real* scores(int64_t i) const { return scores_ + i * p_.seqlen_kv; }
   int64_t kv_head() const { return head_ / (p_.num_heads_q / p_.num_heads_kv); }
 
   void compute_scores() {
@@ -74,9 +76,12 @@ class Block {
                queries_ + i * p_.head_dim);
     }
     const int64_t head_offset = sequence_.k_offset + kv_head() * p_.k.strides[2];
-    for (int64_t j = keys_.first; j < keys_.last; ++j) {
-      load_row(p_.k, head_offset + j * p_.k.strides[1], p_.head_dim, row_);
-      for (int64_t i = 0; i < count_; ++i) scores(i)[j] = dot(queries_ + i * p_.head_dim, row_, p_.head_dim);
+    for (int64_t first = keys_.first; first < keys_.last; first += kKeys) {
+      const int64_t keys = min_of(kKeys, keys_.last - first);
+      for (int64_t j = 0; j < keys; ++j) load_row(p_.k, head_offset + (first + j) * p_.k.strides[1], p_.head_dim, rows_ + j * p_.head_dim);
+      for (int64_t i = 0; i < count_; ++i) {
+        for (int64_t j = 0; j < keys; ++j) scores(i)[first + j] = dot(queries_ + i * p_.head_dim, rows_ + j * p_.head_dim, p_.head_dim);
+      }
     }
   }
 
@@ -135,21 +140,38 @@ class Block {
   void multiply_values() {
     for (int64_t i = 0; i < count_ * p_.head_dim_v; ++i) outputs_[i] = 0;
     const int64_t head_offset = sequence_.v_offset + kv_head() * p_.v.strides[2];
-    for (int64_t j = keys_.first; j < keys_.last; ++j) {
-      bool used = false;
-      for (int64_t i = 0; i < count_; ++i) used = used || !(scores(i)[j] == 0);
-      if (!used) continue;  // a value that nobody attends may be NaN
-      load_row(p_.v, head_offset + j * p_.v.strides[1], p_.head_dim_v, row_);
+    const int64_t width = p_.head_dim_v;
+    for (int64_t first = keys_.first; first < keys_.last; first += kKeys) {
+      const int64_t keys = min_of(kKeys, keys_.last - first);
+      for (int64_t j = 0; j < keys; ++j) {
+        if (attended(first + j)) {
+          load_row(p_.v, head_offset + (first + j) * p_.v.strides[1], width, rows_ + j * width);
+        } else {
+          for (int64_t d = 0; d < width; ++d) rows_[j * width + d] = 0;  // what nobody attends may be NaN
+        }
+      }
       for (int64_t i = 0; i < count_; ++i) {
-        const Real weight = scores(i)[j];
-        Real* out = outputs_ + i * p_.head_dim_v;
-        for (int64_t d = 0; d < p_.head_dim_v; ++d) out[d] += weight * row_[d];
+        const Real* weights = scores(i) + first;
+        Real* out = outputs_ + i * width;
+        for (int64_t j = 0; j < keys; ++j) {
+          const Real weight = weights[j];
+          const Real* value = rows_ + j * width;
+          for (int64_t d = 0; d < width; ++d) out[d] += weight * value[d];
+        }
       }
     }
   }
 
+  // Does a query of this block give the key a weight (NaN counts)?
+  bool attended(int64_t key) const {
+    for (int64_t i = 0; i < count_; ++i) {
+      if (!(scores(i)[key] == 0)) return true;
+    }
+    return false;
+  }
+
   const Problem& p_;
-  Real *scores_, *outputs_, *queries_, *row_;
+  Real *scores_, *outputs_, *queries_, *rows_;
   Sequence sequence_{};
   KeyRange keys_{};
   int64_t b_ = 0, head_ = 0, first_ = 0, count_ = 0;
