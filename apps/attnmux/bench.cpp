@@ -173,7 +173,7 @@ void add_bench(CLI::App& app, Program& program) {
       examples({"attnmux bench", "attnmux bench --seqlen-q 4096 --heads-q 10 --head-dim 64 --causal --dtype fp32",
                 "attnmux bench --backend flash --backend _native_math --threads 1 --json",
                 "attnmux bench --backend flash --kernel cpu_flash_avx2"}) +
-      "\n\nThe defaults are 1×1024×16×128 in bf16. GFLOP/s count 2·(D+Dv) per attended (query, key) pair.");
+      "\n\nGFLOP/s count 2·(D+Dv) per attended (query, key) pair.");
   sub->callback([flags, &program] { program.action = [flags] { return bench(*flags); }; });
 }
 

@@ -133,8 +133,11 @@ std::string zsh(const std::vector<Subcommand>& subs) {
     commands += "    " + quoted(sub.name + ":" + zsh_help(sub.help), "'\\''") + "\n";
     cases += "    " + sub.name + ")\n      _arguments";
     for (const Flag& flag : sub.flags) {
-      std::string spec = "*" + flag.name + "[" + zsh_help(flag.help) + "]";
+      if (flag.name.find('=') != std::string::npos) continue;
+      const bool causal = flag.name == "--causal";  // its value follows in the same word, if at all
+      std::string spec = "*" + flag.name + (causal ? "=-[" : "[") + zsh_help(flag.help) + "]";
       if (flag.takes_value) spec += flag.choices.empty() ? ":value:_files" : ":value:(" + joined(flag.choices) + ")";
+      if (causal) spec += "::alignment:(top_left bottom_right)";
       cases += " \\\n        " + quoted(spec, "'\\''");
     }
     cases +=
@@ -157,7 +160,8 @@ std::string zsh(const std::vector<Subcommand>& subs) {
          cases +
          "  esac\n"
          "}\n"
-         "compdef _attnmux attnmux\n";
+         "# From a folder of $fpath the file is the function; sourced, it registers one.\n"
+         "if [[ $funcstack[1] == _attnmux ]]; then _attnmux \"$@\"; else compdef _attnmux attnmux; fi\n";
 }
 
 std::string fish(const std::vector<Subcommand>& subs) {

@@ -14,6 +14,11 @@
 namespace attnmux::cli {
 namespace {
 
+constexpr std::string_view kAdvice =
+    "A name of which this build has no kernels runs with a version or build that has them; the name after \"use\" does "
+    "the "
+    "same work today. Kernels of your own: --plugin FILE.so (docs/adding_a_kernel.md).";
+
 struct DoctorFlags {
   bool json = false, abi = false;
 };
@@ -103,11 +108,10 @@ void print_report() {
     if (!kernels.empty() && b.name == "native") missing.row({"some of native", kernels});
   }
   missing.print();
-  std::fputs(
-      "\nA name of which this build has no kernels runs with a version or build that has them; the name after \"use\" "
-      "does the\n"
-      "same work today. Kernels of your own: --plugin FILE.so (docs/adding_a_kernel.md).\n",
-      stdout);
+  const int width = terminal_width(stdout);
+  std::fputs("\n", stdout);
+  for (const std::string& line : wrapped(kAdvice, width > 0 ? static_cast<size_t>(width) : 100))
+    std::fputs((line + "\n").c_str(), stdout);
 }
 
 int doctor(const DoctorFlags& flags) {

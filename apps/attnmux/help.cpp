@@ -77,8 +77,8 @@ std::string HelpFormatter::make_help(const CLI::App* app, std::string name, CLI:
 
   std::string page;
   for (const std::string& line : wrapped(app->get_description(), page_width())) page += line + "\n";
-  page += "\n" + styled("Usage:", Style::kBold) + " " + (whole_tool ? "attnmux" : name + " " + app->get_name()) +
-          positional_names + (whole_tool ? " SUBCOMMAND [FLAGS]" : " [FLAGS]") + "\n";
+  page += "\n" + styled("Usage:", Style::kBold) + " " + name + positional_names +
+          (whole_tool ? " SUBCOMMAND [FLAGS]" : " [FLAGS]") + "\n";
   if (!positionals.empty()) page += section("Arguments", positionals, first_column);
   if (!commands.empty()) page += section("Subcommands", commands, first_column);
   for (const auto& [title, rows] : groups) page += section(title, rows, first_column);

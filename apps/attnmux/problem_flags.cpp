@@ -24,7 +24,7 @@ Align causal_align(const std::string& text) { return text == kBareFlag ? Align::
 
 bool ProblemFlags::describe_a_problem() const {
   return batch || seqlen_q || seqlen_kv || heads_q || heads_kv || head_dim || head_dim_v || dtype || causal || window ||
-         softcap || scale || dropout || key_lengths;
+         softcap || scale || dropout || key_lengths || lse;
 }
 
 Dtype parse_dtype(std::string_view flag, std::string_view text) {
@@ -107,11 +107,11 @@ void add_problem_flags(CLI::App& app, ProblemFlags& f, BackendFlag backend) {
 
   group = kProblem;
   extent("--batch", f.batch, "sequences (default 1)");
-  extent("--seqlen-q", f.seqlen_q, "queries per sequence");
+  extent("--seqlen-q", f.seqlen_q, "queries per sequence (default 1024)");
   extent("--seqlen-kv", f.seqlen_kv, "keys per sequence (default: seqlen-q)");
-  extent("--heads-q", f.heads_q, "query heads");
+  extent("--heads-q", f.heads_q, "query heads (default 16)");
   extent("--heads-kv", f.heads_kv, "key heads, of which heads-q is a multiple (default: heads-q)");
-  extent("--head-dim", f.head_dim, "elements of a query and a key");
+  extent("--head-dim", f.head_dim, "elements of a query and a key (default 128)");
   extent("--head-dim-v", f.head_dim_v, "elements of a value (default: head-dim)");
   text("--dtype", "TYPE", "fp32, fp16, bf16 or fp64 (default bf16)",
        [&f](const std::string& t) { f.dtype = parse_dtype("--dtype", t); });

@@ -31,7 +31,7 @@ void add_run(CLI::App& app, Program& program) {
   sub->get_option("--dtype")->description("converts q, k and v first: fp32, fp16, bf16 or fp64 (default: as stored)");
   for (const char* shape :
        {"--batch", "--seqlen-q", "--seqlen-kv", "--heads-q", "--heads-kv", "--head-dim", "--head-dim-v"}) {
-    sub->get_option(shape)->description("comes from the tensors; where given, they must have it");
+    sub->get_option(shape)->description("checked against the tensors, if given");
   }
   add_switch(*sub, "--all", flags->all, "every backend; those that do not run are listed with the reason")
       ->group("Output");

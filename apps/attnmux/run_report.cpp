@@ -281,6 +281,7 @@ int run_files(const RunFlags& flags) {
   flags.json ? print_json(report_json(run, flags, rows, baseline_row)) : print_report(run, flags, rows, baseline_row);
   std::fflush(stdout);
   print_verdict(run, rows);
+  if (std::none_of(rows.begin(), rows.end(), [](const Row& row) { return row.ran(); })) return kExitCannotRun;
   const bool passed = std::all_of(rows.begin(), rows.end(), [](const Row& row) { return !row.ran() || row.passed(); });
   return passed ? kExitOk : kExitCheckFailed;
 }

@@ -23,22 +23,25 @@ struct VerifyFlags {
 };
 
 std::vector<VerifyCase> cases_of(const ProblemFlags& flags) {
-  if (!flags.describe_a_problem()) {
-    std::vector<VerifyCase> cases = built_in_cases();
-    for (VerifyCase& c : cases) c.spec.seed += flags.seed.value_or(0) * 1000;
-    return cases;
-  }
   VerifyCase one;
   one.spec = complete(flags);
   require_host(one.spec, {});
+  if (!flags.describe_a_problem()) {
+    std::vector<VerifyCase> cases = built_in_cases();
+    for (VerifyCase& c : cases) {
+      c.spec.seed += one.spec.seed * 1000;
+      c.spec.allow_lossy = one.spec.allow_lossy;
+    }
+    return cases;
+  }
+  // Is the problem valid at all? Refusals of single kernels are part of the report.
   Plan unused;
   const Call call = planned_call(one.spec, {});
   if (const Status status = try_plan(unused, call.q, call.k, call.v, call.out, call.options); !status) {
     if (exit_code(status.code()) != kExitCannotRun) throw Error(status);
   }
-  // Inputs, outputs, and two oracles in fp64.
-  require_memory(bytes_needed(one.spec, 4) +
-                 16.0 * bytes_needed(one.spec, 1) / static_cast<double>(element_size(one.spec.dtype)));
+  const double elements = bytes_needed(one.spec, 1) / static_cast<double>(element_size(one.spec.dtype));
+  require_memory(bytes_needed(one.spec, 4) + 16 * elements);  // inputs, outputs, two oracles in fp64
   return {one};
 }
 
@@ -100,15 +103,14 @@ Json to_json(const KernelReport& r) {
 }
 
 void print_table(const std::vector<KernelReport>& reports) {
-  Table table({"backend", "kernel", ">checked", ">refused", ">error", ">L2", ">vs plain", ">L2", ">lse",
-               ">of tolerance", "same bits", "promise"});
-  std::string previous;
+  Table table({"backend, kernel", ">checked", ">refused", ">error", ">L2", ">vs plain", ">L2", ">lse", ">of limit",
+               "bits", "promise"});
+  const BackendInfo* previous = nullptr;
   for (const KernelReport& r : reports) {
+    if (r.backend != previous) table.row({{r.backend->name, Style::kBold}});
+    previous = r.backend;
     const Worst w = r.total();
-    const bool again = r.backend->name == previous;
-    previous = r.backend->name;
-    table.row({again ? Cell("") : Cell(r.backend->name, Style::kBold),
-               r.kernel->name,
+    table.row({"  " + r.kernel->name,
                std::to_string(w.checked),
                std::to_string(w.refused),
                scientific(w.max_error),
@@ -117,7 +119,7 @@ void print_table(const std::vector<KernelReport>& reports) {
                scientific(w.plain_rel_l2),
                scientific(w.lse_error),
                {fixed(100 * w.share, 0) + " %", w.share <= 1 ? Style::kPlain : Style::kBad},
-               w.deterministic ? Cell("yes") : Cell("no", Style::kBad),
+               w.deterministic ? Cell("same") : Cell("vary", Style::kBad),
                r.passed() ? Cell("kept", Style::kGood) : Cell("broken", Style::kBad)});
   }
   table.print();

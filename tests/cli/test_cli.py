@@ -272,6 +272,11 @@ class Bench(CliTest):
         rows = self.json_of("bench", *SMALL, "--seconds", 0, "--backend", "flash", "--kernel", "cpu_flash_baseline", "--json")
         self.assertEqual(rows[0]["kernel"], "cpu_flash_baseline")
 
+    def test_empty_problems(self):
+        for flags in (["--batch", 0], ["--seqlen-q", 0], ["--seqlen-kv", 0], ["--heads-q", 0]):
+            rows = self.json_of("bench", *flags, "--seconds", 0, "--json", "--backend", "native")
+            self.assertEqual(rows[0]["gflops"], 0)
+
     def test_text(self):
         text = self.run_ok("bench", *SMALL, "--seconds", 0).stdout
         self.assertRegex(text, r"(?m)^  native +cpu_\w+ +(exact|16-bit) .*×$")
@@ -317,7 +322,7 @@ class Verify(CliTest):
 
     def test_text(self):
         text = self.run_ok("verify", *SMALL, "--backend", "_native_math").stdout
-        self.assertRegex(text, r"(?m)^  _native_math +cpu_math .* kept$")
+        self.assertRegex(text, r"(?m)^  _native_math\n    cpu_math .* same +kept$")
 
     def test_exit_codes(self):
         self.refused(2, "verify", "--backend", "flsh")
@@ -520,6 +525,7 @@ class Run(CliTest):
         refused(3, "--backend", "_flash_3", says=['"_flash_3"'])
         refused(3, "--backend", "flash", "--dtype", "fp64", says=["fp64"])
         refused(3, "--device", "cuda:1", says=["cuda:1"])
+        self.assertEqual(attnmux("run", self.file, "--all", ATTNMUX_FORCE_BACKEND="_flash_3").returncode, 3)
 
     def test_broken_files(self):
         with open(self.file, "rb") as file:

@@ -211,7 +211,7 @@ const ReferenceInput& Case::reference_input() const {
   in.softcap = s.softcap;
   in.causal = s.causal;
   in.window = s.window;
-  in.bottom_right = s.causal_align == Align::kBottomRight || s.window_align == Align::kBottomRight;
+  in.bottom_right = (s.causal && s.causal_align == Align::kBottomRight) || (s.window && s.window_align == Align::kBottomRight);
   in.window_left = s.window_left;
   in.window_right = s.window_right;
   in.key_lengths = s.key_lengths;
@@ -239,6 +239,11 @@ const ReferenceOutput& Case::exact() const {
 const ReferenceOutput& Case::plain() const {
   if (!plain_) plain_ = plain_reference(reference_input());
   return *plain_;
+}
+
+const ReferenceOutput& Case::plain_backward() const {
+  if (!plain_backward_) plain_backward_ = plain_reference(reference_input(), true);
+  return *plain_backward_;
 }
 
 }  // namespace attnmux::test

@@ -24,6 +24,9 @@ struct Case {
   const ReferenceInput& reference_input() const;
   const ReferenceOutput& exact() const;
   const ReferenceOutput& plain() const;
+  /// The textbook loop in the other direction. The tolerance takes the larger error of the two: on a problem of few rows
+  /// one order alone may be right by luck.
+  const ReferenceOutput& plain_backward() const;
 
   /// Every tensor that a call may read, for "inputs are never written to".
   std::vector<const Tensor*> inputs() const {
@@ -32,7 +35,7 @@ struct Case {
 
  private:
   mutable std::optional<ReferenceInput> input_;
-  mutable std::optional<ReferenceOutput> exact_, plain_;
+  mutable std::optional<ReferenceOutput> exact_, plain_, plain_backward_;
 };
 
 }  // namespace attnmux::test

@@ -37,9 +37,10 @@ T softmax_row(const std::vector<T>& score, const std::vector<bool>& keep, std::v
   return nan ? std::numeric_limits<T>::quiet_NaN() : largest + std::log(sum);
 }
 
-// T: the arithmetic. Probabilities are rounded to `rounded_to`, unless that is kNone, and so is the output.
+// T: the arithmetic. Probabilities are rounded to `rounded_to`, unless that is kNone, and so is the output. `backward` sums
+// from the last dimension and the last key.
 template <typename T>
-ReferenceOutput attend(const ReferenceInput& in, Dtype rounded_to) {
+ReferenceOutput attend(const ReferenceInput& in, Dtype rounded_to, bool backward) {
   const size_t d = static_cast<size_t>(in.head_dim), dv = static_cast<size_t>(in.head_dim_v);
   const auto round = [&](T x) {
     return rounded_to == Dtype::kNone ? x : static_cast<T>(round_to(rounded_to, static_cast<double>(x)));
@@ -64,7 +65,10 @@ ReferenceOutput attend(const ReferenceInput& in, Dtype rounded_to) {
           if (!keep[at]) continue;
           const T* key = k.data() + static_cast<size_t>((s.kv_begin + j) * in.heads_kv + kv_head) * d;
           T dot = 0;
-          for (size_t x = 0; x < d; ++x) dot += q[row * d + x] * key[x];
+          for (size_t x = 0; x < d; ++x) {
+            const size_t at_x = backward ? d - 1 - x : x;
+            dot += q[row * d + at_x] * key[at_x];
+          }
           T value = static_cast<T>(in.scale) * dot;
           if (in.softcap > 0) value = static_cast<T>(in.softcap) * std::tanh(value / static_cast<T>(in.softcap));
           if (in.bias) {
@@ -77,7 +81,8 @@ ReferenceOutput attend(const ReferenceInput& in, Dtype rounded_to) {
         }
         result.lse[row] = static_cast<double>(softmax_row(score, keep, probability));
         sum.assign(dv, T{0});
-        for (int64_t j = 0; j < s.kv_length; ++j) {
+        for (int64_t step = 0; step < s.kv_length; ++step) {
+          const int64_t j = backward ? s.kv_length - 1 - step : step;
           T p = probability[static_cast<size_t>(j)];
           if (p == 0) continue;
           if (in.dropout) {
@@ -111,11 +116,11 @@ bool positions_attend(const ReferenceInput& in, int64_t b, int64_t i, int64_t j)
 }
 
 ReferenceOutput exact_reference(const ReferenceInput& in) {
-  return in.dtype == Dtype::kFp64 ? attend<long double>(in, Dtype::kNone) : attend<double>(in, Dtype::kNone);
+  return in.dtype == Dtype::kFp64 ? attend<long double>(in, Dtype::kNone, false) : attend<double>(in, Dtype::kNone, false);
 }
 
-ReferenceOutput plain_reference(const ReferenceInput& in) {
-  return in.dtype == Dtype::kFp64 ? attend<double>(in, Dtype::kNone) : attend<float>(in, in.dtype);
+ReferenceOutput plain_reference(const ReferenceInput& in, bool backward) {
+  return in.dtype == Dtype::kFp64 ? attend<double>(in, Dtype::kNone, backward) : attend<float>(in, in.dtype, backward);
 }
 
 PhiloxBlock philox4x32_10(PhiloxBlock c, uint32_t key0, uint32_t key1) {

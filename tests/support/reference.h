@@ -42,8 +42,8 @@ struct ReferenceOutput {
 /// In double; for fp64 inputs in long double.
 ReferenceOutput exact_reference(const ReferenceInput& input);
 /// The textbook loop of the tolerance rule: fp32 scores and softmax, P rounded to the input type, fp32 accumulation, output
-/// rounded. fp32 inputs: fp32 throughout; fp64 inputs: fp64 throughout.
-ReferenceOutput plain_reference(const ReferenceInput& input);
+/// rounded. fp32 inputs: fp32 throughout; fp64 inputs: fp64 throughout. `backward` sums from the last element to the first.
+ReferenceOutput plain_reference(const ReferenceInput& input, bool backward = false);
 
 /// May query `query` of sequence `b` attend to `key`, by causal, window, lengths and padding (not by dense or bias)?
 bool positions_attend(const ReferenceInput& input, int64_t b, int64_t query, int64_t key);

@@ -23,7 +23,7 @@ Tensor::Tensor(Dtype dtype, std::vector<int64_t> shape, Layout layout, uint32_t 
   const size_t rank = shape_.size();
   std::vector<size_t> order(rank);  // from the innermost dimension outwards
   for (size_t i = 0; i < rank; ++i) order[i] = rank - 1 - i;
-  if (layout == Layout::kTransposed && rank >= 3) std::swap(order[rank - 1 - 1], order[rank - 1 - 2]);
+  if (layout == Layout::kTransposed && rank >= 3) std::swap(order[1], order[2]);
   int64_t reach = 1;
   for (const size_t dim : order) {
     if (broadcast >> dim & 1) continue;

@@ -14,7 +14,7 @@ namespace attnmux::test {
 /// How the dimensions lie in memory. Strides count elements.
 enum class Layout {
   kContiguous,   // (a, b, c, d) in this order
-  kTransposed,   // dimensions 1 and 2 exchanged: a BHSD tensor seen as BSHD
+  kTransposed,   // the two dimensions before the last exchanged: a BHSD tensor seen as BSHD, HTD as THD
   kPadded,       // every row followed by unused elements, and an odd offset
   kReversed,     // dimensions before the last run backwards (inputs only)
   kInterleaved,  // each row is a slice of a row three times as long, as in a packed qkv projection

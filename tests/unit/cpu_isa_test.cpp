@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/isa/cpu_isa.h"
-#include "kernels/cpu/isa/flush_denormals.h"
 
 #include <gtest/gtest.h>
 
-#include <limits>
 #include <cstdio>
+#include <limits>
 #include <string>
+
+#include "kernels/cpu/isa/flush_denormals.h"
 
 namespace attnmux {
 namespace {
@@ -25,7 +26,8 @@ TEST_F(CpuIsaTest, NamesGoBothWays) {
     EXPECT_STREQ(cpu_isa_name(row.isa), row.name);
     EXPECT_EQ(cpu_isa_named(row.name), row.isa);
   }
-  for (const char* wrong : {"", "AVX2", "avx", "avx512bf16", "avx512 ", "sse2"}) EXPECT_EQ(cpu_isa_named(wrong), std::nullopt) << wrong;
+  for (const char* wrong : {"", "AVX2", "avx", "avx512bf16", "avx512 ", "sse2"})
+    EXPECT_EQ(cpu_isa_named(wrong), std::nullopt) << wrong;
 }
 
 TEST_F(CpuIsaTest, TheCapLowersWhatIsUsable) {
@@ -86,7 +88,8 @@ TEST_F(CpuIsaTest, AgreesWithTheKernelOfTheSystem) {
   const std::string line = " " + text.substr(begin, text.find('\n', begin) - begin) + " ";
   const auto has = [&](const char* flag) { return line.find(std::string(" ") + flag + " ") != std::string::npos; };
   EXPECT_EQ(detected_cpu_isa() >= CpuIsa::kAvx2, has("avx2") && has("fma") && has("f16c") && has("bmi2"));
-  EXPECT_EQ(detected_cpu_isa() >= CpuIsa::kAvx512, has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl") && has("avx512cd"));
+  EXPECT_EQ(detected_cpu_isa() >= CpuIsa::kAvx512,
+            has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl") && has("avx512cd"));
   EXPECT_EQ(detected_cpu_isa() >= CpuIsa::kAvx512Bf16, has("avx512_bf16") && has("avx512_vnni"));
 }
 #endif

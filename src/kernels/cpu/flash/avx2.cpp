@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #if defined(__x86_64__)
 
-#include "kernels/cpu/flash/flash_run.h"
-#include "kernels/cpu/flash/layout.h"
-
 #include <immintrin.h>
 
 #include <cstdint>
+
+#include "kernels/cpu/flash/flash_run.h"
+#include "kernels/cpu/flash/layout.h"
 
 namespace attnmux {
 namespace {
@@ -36,7 +36,8 @@ inline void store_fp16(void* to, F x) {
   _mm_storeu_si128(static_cast<__m128i*>(to), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 inline F load_bf16(const void* from) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from))), 16));
+  return _mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from))), 16));
 }
 // Truncates each 32-bit lane to its low half.
 inline void store_low_halves(void* to, I x) {
@@ -48,6 +49,10 @@ inline F load_bytes_as_mask(const void* from) {
   const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(from)));
   return _mm256_castsi256_ps(_mm256_cmpgt_epi32(wide, _mm256_setzero_si256()));
 }
+
+// Fetches a cache line and takes ownership of it. Compilers use the instruction only if told that the CPU has it; all
+// with AVX2 do, or ignore it.
+inline void prefetch_to_write(const char* line) { __asm__ volatile("prefetchw %0" : : "m"(*line)); }
 
 template <typename Polynomial>
 F exp2_by_shift(F x, Polynomial polynomial);

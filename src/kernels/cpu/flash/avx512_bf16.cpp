@@ -21,12 +21,14 @@ struct Bf16Product {
   static constexpr int kElements = 2;
   static constexpr int kExp2Degree = 3;  // relative error 7.5e-5, well below the rounding of P to bf16
 
-  static F madd(F a, F b, F c) { return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)); }
+  static F madd(F a, F b, F c) {
+    return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
 
   // Two rows of P become one row of units.
   static void store_weights(float* to, const F (&p)[2]) {
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
-                                                20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                                                6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     const __m512i pairs = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0]));
     store(to, _mm512_castsi512_ps(_mm512_permutexvar_epi16(interleave, pairs)));
   }

@@ -33,7 +33,8 @@ inline void store_fp16(void* to, F x) {
   _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 inline F load_bf16(const void* from) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(from))), 16));
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(from))), 16));
 }
 // Truncates each 32-bit lane to its low half.
 inline void store_low_halves(void* to, I x) {
@@ -50,6 +51,10 @@ inline F exp2_with(F x, Polynomial polynomial) {
   const F power = polynomial.from_zero(_mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
   return _mm512_mask_scalef_ps(power, 0xffff, power, x);
 }
+
+// Fetches a cache line and takes ownership of it. Compilers use the instruction only if told that the CPU has it; all
+// with AVX-512 do, or ignore it.
+inline void prefetch_to_write(const char* line) { __asm__ volatile("prefetchw %0" : : "m"(*line)); }
 
 }  // namespace
 }  // namespace attnmux

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Vectors of 128 bits in plain C++, for every processor: SSE2 on x86-64, Advanced SIMD on aarch64.
+#include <cstdint>
+
 #include "kernels/cpu/flash/flash_run.h"
 #include "kernels/cpu/flash/layout.h"
 #include "kernels/cpu/half.h"
-
-#include <cstdint>
 
 namespace attnmux {
 namespace {
@@ -53,6 +53,8 @@ inline F load_bytes_as_mask(const void* from) {
   __builtin_memcpy(b, from, sizeof(b));
   return reinterpret_cast<F>(I{b[0], b[1], b[2], b[3]} != 0);
 }
+
+inline void prefetch_to_write(const char* line) { __builtin_prefetch(line, 1); }
 
 template <typename Polynomial>
 F exp2_by_shift(F x, Polynomial polynomial);

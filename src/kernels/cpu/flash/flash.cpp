@@ -45,11 +45,13 @@ constexpr Kernel make_kernel(const char* name, Run run) {
 #define ATTNMUX_RUN_X86(run) nullptr  // `available` refuses before anybody could call it
 #endif
 
-constexpr Kernel kCpuFlashBaseline = make_kernel<CpuIsa::kBaseline, kBlockingBaseline>("cpu_flash_baseline", run_flash_baseline);
-constexpr Kernel kCpuFlashAvx2 = make_kernel<CpuIsa::kAvx2, kBlockingAvx2>("cpu_flash_avx2", ATTNMUX_RUN_X86(run_flash_avx2));
+constexpr Kernel kCpuFlashBaseline =
+    make_kernel<CpuIsa::kBaseline, kBlockingBaseline>("cpu_flash_baseline", run_flash_baseline);
+constexpr Kernel kCpuFlashAvx2 =
+    make_kernel<CpuIsa::kAvx2, kBlockingAvx2>("cpu_flash_avx2", ATTNMUX_RUN_X86(run_flash_avx2));
 constexpr Kernel kCpuFlashAvx512 =
     make_kernel<CpuIsa::kAvx512, kBlockingAvx512>("cpu_flash_avx512", ATTNMUX_RUN_X86(run_flash_avx512));
-constexpr Kernel kCpuFlashAvx512Bf16 =
-    make_kernel<CpuIsa::kAvx512Bf16, kBlockingAvx512Bf16>("cpu_flash_avx512_bf16", ATTNMUX_RUN_X86(run_flash_avx512_bf16));
+constexpr Kernel kCpuFlashAvx512Bf16 = make_kernel<CpuIsa::kAvx512Bf16, kBlockingAvx512Bf16>(
+    "cpu_flash_avx512_bf16", ATTNMUX_RUN_X86(run_flash_avx512_bf16));
 
 }  // namespace attnmux

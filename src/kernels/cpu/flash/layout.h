@@ -19,8 +19,8 @@ constexpr int64_t kPackKeys = 256;
 
 // What the instruction set decides.
 struct Blocking {
-  int64_t lanes;      // fp32 numbers in a vector
-  int64_t rows;       // query rows of a block, a multiple of lanes
+  int64_t lanes;         // fp32 numbers in a vector
+  int64_t rows;          // query rows of a block, a multiple of lanes
   bool multiplies_bf16;  // bf16 inputs stay bf16, two to a unit
 };
 
@@ -30,8 +30,9 @@ struct Blocking {
 [[maybe_unused]] constexpr Blocking kBlockingAvx512Bf16{16, 64, true};
 
 constexpr int64_t kCacheLine = 64;
-// Room for packed K and V. Beyond it, heads are packed and computed in several rounds, each with enough heads to feed all
-// threads also when queries are few. It must not depend on the number of queries: more of them must never need less.
+// Room for packed K and V. Beyond it, heads are packed and computed in several rounds, each with enough heads to feed
+// all threads also when queries are few. It must not depend on the number of queries: more of them must never need
+// less.
 constexpr int64_t kPackedBudget = int64_t{128} << 20, kPackedBudgetPerThread = int64_t{8} << 20;
 
 // Where a sequence of the batch starts: its packed keys (bytes, if everything was packed at once) and its work items.
@@ -42,17 +43,19 @@ struct SequenceStart {
 // Sizes in bytes, offsets from the start of the workspace or of a task's scratch.
 struct Layout {
   int64_t elements_per_unit;
-  int64_t units;          // of a row of Q or K
-  int64_t value_tiles;    // of a row of V
-  int64_t scratch;        // one task's
+  int64_t units;                              // of a row of Q or K
+  int64_t value_tiles;                        // of a row of V
+  int64_t scratch;                            // one task's
   int64_t scores, extra, accumulator, state;  // within scratch; Q comes first
   int64_t scratch_offset, packed_offset;      // within the workspace; the table of SequenceStart comes first
-  int64_t packed;         // room for packed K and V
+  int64_t packed;                             // room for packed K and V
   int64_t total;
 };
 
 // Packed bytes of one (sequence, kv head) of `keys` keys: K is [key / 4][unit][4 keys], V is [d / 4][key unit][4 d].
-[[maybe_unused]] inline int64_t packed_keys_bytes(const Layout& l, int64_t keys) { return round_up(keys, kTile) * l.units * 4; }
+[[maybe_unused]] inline int64_t packed_keys_bytes(const Layout& l, int64_t keys) {
+  return round_up(keys, kTile) * l.units * 4;
+}
 [[maybe_unused]] inline int64_t packed_values_stride(const Layout& l, int64_t keys) {
   return round_up(keys, kTile) / l.elements_per_unit * kTile;  // in units
 }

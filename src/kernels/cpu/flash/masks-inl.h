@@ -82,9 +82,15 @@ inline void bias_scores(const Problem& p, const Rows& rows, const KeyBlock& bloc
   const bool shared = same_for_all(rows.bias, rows.vectors);
   if (!shared) {
     switch (t.dtype) {
-      case ATTNMUX_FP16: pack_block<Source::kFp16>(t, rows.bias, rows.vectors, block, extra); break;
-      case ATTNMUX_BF16: pack_block<Source::kBf16>(t, rows.bias, rows.vectors, block, extra); break;
-      default: pack_block<Source::kFp32>(t, rows.bias, rows.vectors, block, extra); break;
+      case ATTNMUX_FP16:
+        pack_block<Source::kFp16>(t, rows.bias, rows.vectors, block, extra);
+        break;
+      case ATTNMUX_BF16:
+        pack_block<Source::kBf16>(t, rows.bias, rows.vectors, block, extra);
+        break;
+      default:
+        pack_block<Source::kFp32>(t, rows.bias, rows.vectors, block, extra);
+        break;
     }
   }
   Tensor one_row = t;
@@ -119,7 +125,8 @@ inline void mask_key(float* scores, int64_t n, int64_t vectors) {
 // Causal, window, length, and the keys that a tile has too many: only where not every row keeps the key.
 inline void mask_range(const Rows& rows, const KeyBlock& block, float* scores) {
   const int64_t end = block.first + block.keys();
-  const int64_t inner = min_of(max_of(rows.all.first, block.first), end), outer = min_of(max_of(rows.all.last, inner), end);
+  const int64_t inner = min_of(max_of(rows.all.first, block.first), end),
+                outer = min_of(max_of(rows.all.last, inner), end);
   if (inner == block.first && outer == end) return;
   alignas(64) int32_t first[kBlocking.rows], last[kBlocking.rows];
   for (int64_t i = 0; i < rows.vectors * kLanes; ++i) {

@@ -21,8 +21,8 @@ enum class Start {
 // kTiles tiles of broadcast units, tile_stride floats apart, times kVectors vectors of queries. lanes and result have
 // kBlocking.rows numbers in a row; the result has kTile rows per tile.
 template <class Product, Start kStart, int kTiles, int kVectors>
-inline void multiply_tiles(const float* tiles, int64_t tile_stride, const float* lanes, int64_t units, const float* factor,
-                           float* result) {
+inline void multiply_tiles(const float* tiles, int64_t tile_stride, const float* lanes, int64_t units,
+                           const float* factor, float* result) {
   constexpr int kSums = kTiles * kTile;
   F sum[kSums][kVectors];
   ATTNMUX_UNROLL(4)
@@ -56,8 +56,8 @@ template <int kVectors>
 constexpr int kTilesAtOnce = kAccumulators / (kTile * kVectors) > 1 ? kAccumulators / (kTile * kVectors) : 1;
 
 template <class Product, Start kStart, int kVectors>
-inline void multiply_group(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units,
-                           const float* factor, float* result) {
+inline void multiply_group(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes,
+                           int64_t units, const float* factor, float* result) {
   constexpr int kStep = kTilesAtOnce<kVectors>;
   int64_t t = 0;
   for (; t + kStep <= num_tiles; t += kStep) {
@@ -72,8 +72,8 @@ inline void multiply_group(const float* tiles, int64_t tile_stride, int64_t num_
 
 // All tiles times `vectors` vectors of queries.
 template <class Product, Start kStart>
-void multiply(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units, int64_t vectors,
-              const float* factor, float* result) {
+void multiply(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units,
+              int64_t vectors, const float* factor, float* result) {
   int64_t done = 0;
   if (vectors > kGroup) {
     // Several groups: they take turns on a tile while it is in the first-level cache.
@@ -81,8 +81,8 @@ void multiply(const float* tiles, int64_t tile_stride, int64_t num_tiles, const 
     for (int64_t t = 0; t < num_tiles; ++t) {
       for (int64_t v = 0; v < done; v += kGroup) {
         const int64_t column = v * kLanes;
-        multiply_tiles<Product, kStart, 1, kGroup>(tiles + t * tile_stride, tile_stride, lanes + column, units, factor + column,
-                                                   result + t * kTile * kBlocking.rows + column);
+        multiply_tiles<Product, kStart, 1, kGroup>(tiles + t * tile_stride, tile_stride, lanes + column, units,
+                                                   factor + column, result + t * kTile * kBlocking.rows + column);
       }
     }
   }
@@ -94,11 +94,16 @@ void multiply(const float* tiles, int64_t tile_stride, int64_t num_tiles, const 
     }
   };
   switch (vectors - done) {
-    case 1: return group.template operator()<1>();
-    case 2: return group.template operator()<2>();
-    case 3: return group.template operator()<3>();
-    case 4: return group.template operator()<4>();
-    default: return;
+    case 1:
+      return group.template operator()<1>();
+    case 2:
+      return group.template operator()<2>();
+    case 3:
+      return group.template operator()<3>();
+    case 4:
+      return group.template operator()<4>();
+    default:
+      return;
   }
 }
 

@@ -10,9 +10,12 @@ namespace {
 
 inline void store_lanes(int32_t dtype, void* to, F x) {
   switch (dtype) {
-    case ATTNMUX_FP16: return store_fp16(to, x);
-    case ATTNMUX_BF16: return store_low_halves(to, round_to_bf16(x));
-    default: return store(static_cast<float*>(to), x);
+    case ATTNMUX_FP16:
+      return store_fp16(to, x);
+    case ATTNMUX_BF16:
+      return store_low_halves(to, round_to_bf16(x));
+    default:
+      return store(static_cast<float*>(to), x);
   }
 }
 
@@ -28,7 +31,8 @@ inline void write_lse(const Problem& p, const Sequence& s, const Rows& rows, con
   }
 }
 
-inline void write_output(const Problem& p, const Sequence& s, const Rows& rows, const SoftmaxState& state, const float* accumulator) {
+inline void write_output(const Problem& p, const Sequence& s, const Rows& rows, const SoftmaxState& state,
+                         const float* accumulator) {
   const int64_t size = element_bytes(p.dtype);
   for (int64_t v = 0; v < rows.vectors; ++v) {
     const F sum = load(state.sum + v * kLanes);
@@ -61,7 +65,8 @@ inline void write_empty(const Problem& p, const Sequence& s, const Rows& rows) {
   for (int64_t i = 0; i < rows.count; ++i) {
     __builtin_memset(output_row(p, s, rows, i), 0, static_cast<size_t>(p.head_dim_v * element_bytes(p.dtype)));
     if (given(p.lse)) {
-      *element<float>(p.lse, s.lse_offset + rows.head[i] * p.lse.strides[1] + rows.query[i] * p.lse.strides[2]) = -kInfinity;
+      *element<float>(p.lse, s.lse_offset + rows.head[i] * p.lse.strides[1] + rows.query[i] * p.lse.strides[2]) =
+          -kInfinity;
     }
   }
 }

@@ -19,7 +19,9 @@ enum class Source {
 };
 
 template <Source kSource>
-constexpr int64_t kSourceBytes = kSource == Source::kFp32 || kSource == Source::kPairs ? 4 : kSource == Source::kBytes ? 1 : 2;
+constexpr int64_t kSourceBytes = kSource == Source::kFp32 || kSource == Source::kPairs ? 4
+                                 : kSource == Source::kBytes                           ? 1
+                                                                                       : 2;
 
 template <Source kSource>
 inline F load_lanes(const void* from) {
@@ -38,8 +40,8 @@ inline F load_some(const char* from, int64_t bytes) {
   return load_lanes<kSource>(buffer);
 }
 
-// Transposes rows into to[unit][kBlocking.rows]: `bytes` contiguous bytes from each of vectors·kLanes rows, and zeros up
-// to the next multiple of kLanes, but no more than `max_units`.
+// Transposes rows into to[unit][kBlocking.rows]: `bytes` contiguous bytes from each of vectors·kLanes rows, and zeros
+// up to the next multiple of kLanes, but no more than `max_units`.
 template <Source kSource>
 inline void pack_rows(const char* const* rows, int64_t vectors, int64_t bytes, int64_t max_units, float* to) {
   constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
@@ -115,8 +117,8 @@ inline F load_values(const char* const* rows, int64_t at, int64_t bytes) {
 // `units` <= kTile key units of V, rows of `bytes`, become to[d / kTile][key unit][kTile]; `stride` floats lie between
 // tiles.
 template <class Product, Source kSource>
-inline void pack_value_rows(const char* const (&rows)[kTile * Product::kElements], int64_t bytes, int64_t tiles, int64_t stride,
-                            int64_t units, float* to) {
+inline void pack_value_rows(const char* const (&rows)[kTile * Product::kElements], int64_t bytes, int64_t tiles,
+                            int64_t stride, int64_t units, float* to) {
   constexpr int64_t kChunk = kLanes * (kSource == Source::kPairs ? 2 : kSourceBytes<kSource>);
   for (int64_t at = 0, tile = 0; at < bytes; at += kChunk, tile += kLanes / kTile) {
     for (int64_t i = 0; i < units; ++i) {

@@ -12,7 +12,9 @@ inline int64_t element_bytes(int32_t dtype) {
   return dtype == ATTNMUX_FP32 ? 4 : dtype == ATTNMUX_FP16 || dtype == ATTNMUX_BF16 ? 2 : 1;
 }
 
-inline char* address(const Tensor& t, int64_t offset) { return static_cast<char*>(t.data) + offset * element_bytes(t.dtype); }
+inline char* address(const Tensor& t, int64_t offset) {
+  return static_cast<char*>(t.data) + offset * element_bytes(t.dtype);
+}
 
 // Keys that causal, window and length leave to at least one query of the sequence. Ranges of neighbouring queries
 // overlap or touch, so there are no holes.
@@ -32,6 +34,7 @@ inline int64_t blocks_per_kv_head(const Problem& p, int64_t seqlen_q) {
 }
 
 struct Rows {
+  Sequence sequence;
   int64_t batch, kv_head, count, vectors;
   KeyRange any, all;  // keys that some row keeps; keys that every row keeps
   int64_t head[kBlocking.rows], query[kBlocking.rows];
@@ -50,6 +53,7 @@ inline void find_rows(const Problem& p, const Sequence& s, int64_t b, int64_t kv
   const int64_t first_head = kv_head * group + (stacks ? 0 : block / blocks);
   // Later blocks first: under a causal mask they are the long ones, and long work must not come last.
   const int64_t first_row = (stacks ? block : blocks - 1 - block % blocks) * kBlocking.rows;
+  rows.sequence = s;
   rows.batch = b;
   rows.kv_head = kv_head;
   rows.count = min_of(kBlocking.rows, (stacks ? group * s.seqlen_q : s.seqlen_q) - first_row);

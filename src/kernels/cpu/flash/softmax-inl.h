@@ -77,10 +77,18 @@ void softmax(float* scores, const float* kept, int64_t keys, int64_t vectors, fl
     };
     const int64_t take = min_of(kGroup, vectors - v);
     switch (take) {
-      case 1: group.template operator()<1>(); break;
-      case 2: group.template operator()<2>(); break;
-      case 3: group.template operator()<3>(); break;
-      default: group.template operator()<4>(); break;
+      case 1:
+        group.template operator()<1>();
+        break;
+      case 2:
+        group.template operator()<2>();
+        break;
+      case 3:
+        group.template operator()<3>();
+        break;
+      default:
+        group.template operator()<4>();
+        break;
     }
     v += take;
   }

@@ -10,12 +10,12 @@
 //   larger, smaller(a, b) maximum and minimum; b if one of them is NaN
 //   zip(a, b, low, high)  a0 b0 a1 b1 …, the only shuffle there is: packing and transposing are rounds of it
 //   load_fp16, load_bf16, store_fp16, store_low_halves, load_bytes_as_mask: conversions, contiguous and unaligned
-//   exp2_with(x, polynomial)
+//   exp2_with(x, polynomial), prefetch_to_write(line)
 #pragma once
 
-#include "kernels/cpu/half.h"
-
 #include <cstdint>
+
+#include "kernels/cpu/half.h"
 
 #if defined(__clang__)
 #define ATTNMUX_UNROLL(n) _Pragma("unroll")
@@ -70,15 +70,15 @@ struct Exp2Polynomial {
   static F from_zero(F f) {
     constexpr float kThree[] = {0x1.fff632p-1f, 0x1.64444cp-1f, 0x1.cefc4cp-3f, 0x1.3f96a4p-4f};
     constexpr float kFive[] = {1, 0x1.62e4bap-1f, 0x1.ebdb56p-3f, 0x1.c91ce6p-5f, 0x1.277854p-7f, 0x1.e974fcp-10f};
-    constexpr float kSix[] = {1,                0x1.62e42cp-1f,  0x1.ebfd58p-3f, 0x1.c68912p-5f,
-                              0x1.3d0b92p-7f, 0x1.46d64cp-10f, 0x1.c54176p-13f};
+    constexpr float kSix[] = {
+        1, 0x1.62e42cp-1f, 0x1.ebfd58p-3f, 0x1.c68912p-5f, 0x1.3d0b92p-7f, 0x1.46d64cp-10f, 0x1.c54176p-13f};
     return horner(f, kDegree == 3 ? kThree : kDegree == 5 ? kFive : kSix);
   }
   static F around_zero(F f) {
     constexpr float kThree[] = {0x1.fff692p-1f, 0x1.62f31ap-1f, 0x1.f0de1ap-3f, 0x1.c3f760p-5f};
     constexpr float kFive[] = {1, 0x1.62e42ap-1f, 0x1.ebf9bcp-3f, 0x1.c6b752p-5f, 0x1.3cea88p-7f, 0x1.5bba14p-10f};
-    constexpr float kSix[] = {1,                0x1.62e430p-1f,  0x1.ebfbdcp-3f, 0x1.c6aee8p-5f,
-                              0x1.3b2d4cp-7f, 0x1.5f3e54p-10f, 0x1.41fbbcp-13f};
+    constexpr float kSix[] = {
+        1, 0x1.62e430p-1f, 0x1.ebfbdcp-3f, 0x1.c6aee8p-5f, 0x1.3b2d4cp-7f, 0x1.5f3e54p-10f, 0x1.41fbbcp-13f};
     return horner(f, kDegree == 3 ? kThree : kDegree == 5 ? kFive : kSix);
   }
 };

@@ -50,7 +50,8 @@ bool permitted(uint64_t xcr0) {
   constexpr long kGetPermission = 0x1022, kRequestPermission = 0x1023, kTileData = 18;
   unsigned long granted = 0;
   if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0) return false;
-  return syscall(SYS_arch_prctl, kGetPermission, &granted) == 0 && (granted & isa_bits::kTileState) == isa_bits::kTileState;
+  return syscall(SYS_arch_prctl, kGetPermission, &granted) == 0 &&
+         (granted & isa_bits::kTileState) == isa_bits::kTileState;
 #else
   return false;
 #endif
@@ -64,9 +65,13 @@ Detection detect() {
   Detection found;
   for (const CpuIsaRow& row : kCpuIsas) {
     const CpuidBits& need = row.cpuid;
-    const bool cpu = covers(leaf1.ecx, need.leaf1_ecx) && covers(leaf7.ebx, need.leaf7_ebx) && covers(leaf7.ecx, need.leaf7_ecx) &&
-                     covers(leaf7.edx, need.leaf7_edx) && covers(leaf7_1.eax, need.leaf7_1_eax);
-    found.next = !cpu ? Obstacle::kCpu : !covers(xcr0, row.xcr0) ? Obstacle::kSystem : !permitted(row.xcr0) ? Obstacle::kPermission : Obstacle::kNone;
+    const bool cpu = covers(leaf1.ecx, need.leaf1_ecx) && covers(leaf7.ebx, need.leaf7_ebx) &&
+                     covers(leaf7.ecx, need.leaf7_ecx) && covers(leaf7.edx, need.leaf7_edx) &&
+                     covers(leaf7_1.eax, need.leaf7_1_eax);
+    found.next = !cpu                      ? Obstacle::kCpu
+                 : !covers(xcr0, row.xcr0) ? Obstacle::kSystem
+                 : !permitted(row.xcr0)    ? Obstacle::kPermission
+                                           : Obstacle::kNone;
     if (found.next != Obstacle::kNone) break;
     found.isa = row.isa;
   }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which instruction sets this machine can run, and what it is. An instruction set counts when the CPU has it (CPUID) and
-// the operating system keeps its registers (XGETBV; for AMX also the permission that Linux wants to be asked for).
+// Which instruction sets this machine can run, and what it is. An instruction set counts when the CPU has it (CPUID)
+// and the operating system keeps its registers (XGETBV; for AMX also the permission that Linux wants to be asked for).
 #pragma once
-
-#include "kernels/cpu/isa/isa_table.h"
-#include "kernels/kernel.h"
 
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "kernels/cpu/isa/isa_table.h"
+#include "kernels/kernel.h"
 
 namespace attnmux {
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cpu/isa/cpu_isa.h"
-
 #include <charconv>
 #include <cstring>
 #include <fstream>
+
+#include "kernels/cpu/isa/cpu_isa.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Flushes subnormal numbers to zero on this thread: an assist for one costs about 150 cycles on Intel, and the tail of a
-// softmax is full of them. A task of a kernel calls flush_denormals() first and restore_denormals() last, so that the
+// Flushes subnormal numbers to zero on this thread: an assist for one costs about 150 cycles on Intel, and the tail of
+// a softmax is full of them. A task of a kernel calls flush_denormals() first and restore_denormals() last, so that the
 // caller's own modes come back.
 //
-// Two functions and no guard object: a destructor needs an exception table, and with it comes a weak symbol, which files
-// for wide instruction sets must not have. Nothing in a kernel throws. Internal linkage for the reason that
+// Two functions and no guard object: a destructor needs an exception table, and with it comes a weak symbol, which
+// files for wide instruction sets must not have. Nothing in a kernel throws. Internal linkage for the reason that
 // kernels/kernel.h gives.
 #pragma once
 

@@ -24,12 +24,13 @@ struct CpuIsaRow {
 
 namespace isa_bits {
 constexpr uint32_t bit(int i) { return uint32_t{1} << i; }
-constexpr uint32_t kFma = bit(12), kOsxsave = bit(27), kAvx = bit(28), kF16c = bit(29);               // leaf 1 ecx
-constexpr uint32_t kAvx2 = bit(5), kBmi2 = bit(8);                                                    // leaf 7 ebx
-constexpr uint32_t kAvx512 = bit(16) /*F*/ | bit(17) /*DQ*/ | bit(28) /*CD*/ | bit(30) /*BW*/ | bit(31) /*VL*/;  // leaf 7 ebx
-constexpr uint32_t kVnni = bit(11);                                                                   // leaf 7 ecx
-constexpr uint32_t kAmx = bit(22) /*BF16*/ | bit(24) /*TILE*/ | bit(25) /*INT8*/;                     // leaf 7 edx
-constexpr uint32_t kBf16 = bit(5);                                                                    // leaf 7.1 eax
+constexpr uint32_t kFma = bit(12), kOsxsave = bit(27), kAvx = bit(28), kF16c = bit(29);  // leaf 1 ecx
+constexpr uint32_t kAvx2 = bit(5), kBmi2 = bit(8);                                       // leaf 7 ebx
+constexpr uint32_t kAvx512 =
+    bit(16) /*F*/ | bit(17) /*DQ*/ | bit(28) /*CD*/ | bit(30) /*BW*/ | bit(31) /*VL*/;  // leaf 7 ebx
+constexpr uint32_t kVnni = bit(11);                                                     // leaf 7 ecx
+constexpr uint32_t kAmx = bit(22) /*BF16*/ | bit(24) /*TILE*/ | bit(25) /*INT8*/;       // leaf 7 edx
+constexpr uint32_t kBf16 = bit(5);                                                      // leaf 7.1 eax
 constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe0, kTileState = 0x60000;
 }  // namespace isa_bits
 
