@@ -69,9 +69,8 @@ void measure_all(std::vector<Candidate>& candidates, const ProblemSpec& spec, do
   std::vector<Alternative> alternatives;
   for (Candidate& c : candidates) {
     if (!c.refusal.empty()) continue;
-    alternatives.push_back({c.backend->name, [&in, &spec, &outputs, &c] {
-                              c.planned.run(in.q, in.k, in.v, outputs.out.view(),
-                                            in.options(spec, c.backend->backend, outputs.lse_view()));
+    alternatives.push_back({c.backend->name, [&, o = in.options(spec, c.backend->backend, outputs.lse_view())] {
+                              c.planned.run(in.q, in.k, in.v, outputs.out.view(), o);
                             }});
   }
   Progress progress("bench");

@@ -73,9 +73,10 @@ std::string quoted(const std::string& text, std::string_view escaped_quote) {
 }
 
 std::string bash(const std::vector<Subcommand>& subs) {
-  std::string names, cases, values;
+  std::string names, pattern, cases, values;
   for (const Subcommand& sub : subs) {
     names += (names.empty() ? "" : " ") + sub.name;
+    pattern += (pattern.empty() ? "" : "|") + sub.name;
     std::vector<std::string> flags;
     for (const Flag& flag : sub.flags) flags.push_back(flag.name);
     cases += "    " + sub.name + ") words='" + joined(flags) + "' ;;\n";
@@ -89,13 +90,7 @@ std::string bash(const std::vector<Subcommand>& subs) {
          "  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} sub= words= word\n"
          "  for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
          "    case $word in -*) ;; " +
-         [&] {
-           std::string p = names;
-           for (char& c : p) {
-             if (c == ' ') c = '|';
-           }
-           return p;
-         }() +
+         pattern +
          ") sub=$word; break ;; esac\n"
          "  done\n"
          "  case $previous in\n" +

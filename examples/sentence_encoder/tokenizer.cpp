@@ -67,9 +67,9 @@ const Row* find(std::span<const Row> rows, char32_t code) {
 /// A Hangul syllable comes apart into two or three letters (The Unicode Standard, section 3.12).
 void append_hangul(char32_t syllable, std::u32string& word) {
   const char32_t index = syllable - 0xAC00;
-  word += 0x1100 + index / (21 * 28);
-  word += 0x1161 + index / 28 % 21;
-  if (index % 28 != 0) word += 0x11A7 + index % 28;
+  word.push_back(0x1100 + index / (21 * 28));
+  word.push_back(0x1161 + index / 28 % 21);
+  if (index % 28 != 0) word.push_back(0x11A7 + index % 28);
 }
 
 void append_folded(char32_t code, std::u32string& word) {

@@ -22,7 +22,7 @@ TEST(ExecutorOf, TheCallersPoolDoesTheWork) {
     SerialPool pool;
     const Result r = run(c, target, {.executor = Executor::from(pool, 3)});
     ASSERT_TRUE(r.status.ok()) << r.status.message();
-    EXPECT_EQ(compare(c, r), "") << target.text();
+    EXPECT_EQ(compare(c, r, target), "") << target.text();
     EXPECT_GT(pool.calls, 0) << target.text();
   }
 }
@@ -41,7 +41,7 @@ TEST(ExecutorOf, WhatItThrowsReachesTheCaller) {
     // A plan, too; and the library is none the worse for it.
     const Plan made = plan(c.q.view(), c.k.view(), c.v.view(), out.mutable_view(), options, exec);
     EXPECT_THROW(made.run(c.q.view(), c.k.view(), c.v.view(), out.mutable_view(), options, exec), PoolFailure);
-    EXPECT_EQ(compare(c, run(c, target)), "");
+    EXPECT_EQ(compare(c, run(c, target), target), "");
   }
 }
 

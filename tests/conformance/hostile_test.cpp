@@ -53,7 +53,7 @@ class Hostile : public ByDtype {
       if (a.refused()) continue;
       SCOPED_TRACE(target.text() + ": " + s.text());
       ASSERT_TRUE(b.status.ok()) << b.status.message();
-      EXPECT_EQ(compare(clean, b), "");
+      EXPECT_EQ(compare(clean, b, target), "");
       EXPECT_EQ(a.out.element_bytes(), b.out.element_bytes());
       EXPECT_EQ(a.lse.element_bytes(), b.lse.element_bytes());
     }

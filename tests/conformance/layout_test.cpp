@@ -138,7 +138,7 @@ TEST_P(Layouts, MasksWithStrides) {
                              {.mask = Mask::dense(mask), .bias = bias, .backend = target.backend, .kernel = target.kernel});
     if (expected.refused()) continue;
     ASSERT_TRUE(r.status.ok()) << r.status.message();
-    EXPECT_EQ(compare(same, r), "") << target.text();
+    EXPECT_EQ(compare(same, r, target), "") << target.text();
   }
 }
 

@@ -18,11 +18,14 @@ OracleOutput oracle(const Case& c, int32_t kind) {
   Tensor lse = c.make_lse();
   const attnmux_options options = c.options(&lse).c();
   OracleOutput o;
-  o.out.assign(c.exact().out.size(), NAN);
-  std::vector<double> raw(c.exact().lse.size(), NAN);
+  o.out.assign(c.exact().out.size() + 1, NAN);  // never without memory
+  std::vector<double> raw(c.exact().lse.size() + 1, NAN);
   Status status;
   attnmux_oracle(kind, &c.q.view().c(), &c.k.view().c(), &c.v.view().c(), &options, o.out.data(), raw.data(), status.c_error());
   EXPECT_TRUE(status.ok()) << status.message();
+  EXPECT_TRUE(std::isnan(o.out.back()) && std::isnan(raw.back())) << "wrote behind the output";
+  o.out.pop_back();
+  raw.pop_back();
   // (B, H, S) and (H, T) alike: heads before rows.
   o.lse.assign(raw.size(), NAN);
   const size_t heads = static_cast<size_t>(c.spec.heads_q);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Choosing does not allocate, and neither does a run that is given its workspace: counted in operator new and malloc.
+// Choosing does not allocate, and neither does a run that is given its workspace: counted in operator new, which is all
+// that the library allocates with.
 #include "support/catalog.h"
 #include "support/pools.h"
 #include "support/subprocess.h"

@@ -36,7 +36,11 @@ std::vector<Target> find_targets() {
       t.backend_name = backend.at("name");
       t.backend = Backend::named(t.backend_name);
       t.kernel = kernel.at("name");
-      for (const auto& dtype : kernel.at("dtypes")) t.dtypes |= 1u << kDtypeBits.at(dtype.get<std::string>());
+      for (const auto& dtype : kernel.at("dtypes")) {
+        const std::string name = dtype;
+        t.dtypes |= 1u << kDtypeBits.at(name);
+        if (kernel.at("accuracy").at(name) == "exact") t.exact |= 1u << kDtypeBits.at(name);
+      }
       for (const auto& feature : kernel.at("features")) t.features |= kFeatureBits.at(feature.get<std::string>());
       all.push_back(t);
     }
@@ -73,15 +77,11 @@ const std::vector<Target>& kernels() {
   return all;
 }
 
-const std::vector<Backend>& available_backends() {
-  static const std::vector<Backend> all = [] {
-    std::vector<Backend> list;
-    for (const Target& t : targets()) {
-      if (list.empty() || list.back() != t.backend) list.push_back(t.backend);
-    }
-    return list;
-  }();
-  return all;
+const Target& kernel_named(std::string_view name) {
+  for (const Target& t : kernels()) {
+    if (t.kernel == name) return t;
+  }
+  throw std::runtime_error("no kernel \"" + std::string(name) + "\" here");
 }
 
 Intensity intensity() {

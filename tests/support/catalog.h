@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace attnmux::test {
@@ -19,16 +20,18 @@ struct Target {
   Backend backend;
   uint32_t dtypes = 0;    // bits 1 << ATTNMUX_FP32, …
   uint64_t features = 0;  // claimed
+  uint32_t exact = 0;     // dtypes of the accuracy class "exact"
   std::string text() const { return backend_name + "/" + kernel; }
   bool takes(Dtype dtype) const { return dtypes >> static_cast<int32_t>(dtype) & 1; }
+  bool is_exact(Dtype dtype) const { return exact >> static_cast<int32_t>(dtype) & 1; }
 };
 
 /// Every backend × kernel of this machine, in the order of the table.
 const std::vector<Target>& targets();
 /// Each kernel once, under the first backend that has it.
 const std::vector<Target>& kernels();
-/// Backends that can run here.
-const std::vector<Backend>& available_backends();
+/// The entry of kernels() with this name; throws if there is none.
+const Target& kernel_named(std::string_view name);
 
 /// How much to run: ATTNMUX_TEST_INTENSITY = smoke (emulators, sanitizers) | ci (default) | full.
 enum class Intensity { kSmoke, kCi, kFull };

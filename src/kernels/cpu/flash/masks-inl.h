@@ -2,7 +2,6 @@
 // Everything that happens to a block of scores between the product and the softmax, and dropout's factors.
 #pragma once
 
-#include "kernels/cpu/element.h"
 #include "kernels/cpu/flash/pack-inl.h"
 #include "kernels/cpu/flash/rows-inl.h"
 
@@ -78,7 +77,7 @@ inline F add_bias(F s, F bias) {
 
 inline void bias_scores(const Problem& p, const Rows& rows, const KeyBlock& block, float* extra, float* scores) {
   const Tensor& t = p.bias;
-  const int64_t count = block.last - block.first;
+  const int64_t count = block.last - block.first, stride = t.strides[3] * element_bytes(t.dtype);
   const bool shared = same_for_all(rows.bias, rows.vectors);
   if (!shared) {
     switch (t.dtype) {
@@ -93,10 +92,8 @@ inline void bias_scores(const Problem& p, const Rows& rows, const KeyBlock& bloc
         break;
     }
   }
-  Tensor one_row = t;
-  one_row.data = const_cast<char*>(rows.bias[0]);
   for (int64_t n = 0; n < count; ++n) {
-    const F same = broadcast(shared ? load_element<float>(one_row, (block.first + n) * t.strides[3]) : 0.0f);
+    const F same = shared ? load_one(t.dtype, rows.bias[0] + (block.first + n) * stride) : zero();
     for (int64_t v = 0; v < rows.vectors; ++v) {
       const int64_t at = n * kBlocking.rows + v * kLanes;
       store(scores + at, add_bias(load(scores + at), shared ? same : load(extra + at)));

@@ -40,6 +40,14 @@ inline F load_some(const char* from, int64_t bytes) {
   return load_lanes<kSource>(buffer);
 }
 
+// One element, widened, in every lane.
+inline F load_one(int32_t dtype, const char* from) {
+  const F x = dtype == ATTNMUX_FP16   ? load_some<Source::kFp16>(from, 2)
+              : dtype == ATTNMUX_BF16 ? load_some<Source::kBf16>(from, 2)
+                                      : load_some<Source::kFp32>(from, 4);
+  return broadcast(x[0]);
+}
+
 // Transposes rows into to[unit][kBlocking.rows]: `bytes` contiguous bytes from each of vectors·kLanes rows, and zeros
 // up to the next multiple of kLanes, but no more than `max_units`.
 template <Source kSource>

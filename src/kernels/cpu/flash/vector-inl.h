@@ -15,8 +15,6 @@
 
 #include <cstdint>
 
-#include "kernels/cpu/half.h"
-
 #if defined(__clang__)
 #define ATTNMUX_UNROLL(n) _Pragma("unroll")
 #else
