@@ -74,9 +74,10 @@ std::string brief_list(const std::vector<std::string>& names) {
     } else {
       list += std::string(shared) + "_{";
       for (size_t j = i; j < end; ++j) {
-        list += (j == i ? "" : ",") + names[j].substr(std::min(names[j].size(), shared.size() + 1));
+        if (j > i) list += ',';
+        list += names[j].substr(std::min(names[j].size(), shared.size() + 1));
       }
-      list += "}";
+      list += '}';
     }
     i = end;
   }

@@ -37,7 +37,7 @@ std::string flag_text(const CLI::Option& option) {
   for (const std::string& name : option.get_snames()) text += "-" + name + ", ";
   for (const std::string& name : option.get_lnames())
     text += (text.empty() || text.ends_with(", ") ? "--" : ", --") + name;
-  const std::string value = option.get_option_text();
+  const std::string& value = option.get_option_text();
   if (!value.empty()) text += value.starts_with("[=") ? value : " " + value;
   return text;
 }

@@ -80,8 +80,8 @@ std::vector<int32_t> parse_lengths(std::string_view flag, std::string_view text)
 }
 
 CLI::Option* add_text_option(CLI::App& app, const std::string& name, const std::string& label, const std::string& help,
-                             std::function<void(const std::string&)> set) {
-  return app.add_option_function<std::string>(name, std::move(set), help)->option_text(label);
+                             const std::function<void(const std::string&)>& set) {
+  return app.add_option_function<std::string>(name, set, help)->option_text(label);
 }
 
 CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value, const std::string& help) {

@@ -49,7 +49,7 @@ enum class BackendFlag { kOne, kMany };
 void add_problem_flags(CLI::App& app, ProblemFlags& flags, BackendFlag backend);
 /// An option whose text is handed to `set`.
 CLI::Option* add_text_option(CLI::App& app, const std::string& name, const std::string& label, const std::string& help,
-                             std::function<void(const std::string&)> set);
+                             const std::function<void(const std::string&)>& set);
 /// A flag without a value.
 CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value, const std::string& help);
 

@@ -32,7 +32,8 @@ std::string lengths_text(const std::vector<int32_t>& lengths) {
   std::string list;
   for (size_t i = 0; i < lengths.size(); ++i) {
     if (i == 4 && lengths.size() > 5) return list + ",… (" + std::to_string(lengths.size()) + ")";
-    list += (i == 0 ? "" : ",") + std::to_string(lengths[i]);
+    if (i > 0) list += ',';
+    list += std::to_string(lengths[i]);
   }
   return list;
 }

@@ -113,7 +113,7 @@ void Table::print(std::FILE* stream) const {
         const bool wraps = terminal > column + kNarrowest;
         const auto lines = wrapped(cell.text, wraps ? terminal - column : std::string::npos);
         for (size_t i = 0; i < lines.size(); ++i) {
-          if (i > 0) line += "\n" + std::string(column, ' ');
+          if (i > 0) line.append(1, '\n').append(column, ' ');
           line += styled(lines[i], cell.style, stream);
         }
       } else {

@@ -169,6 +169,9 @@ attnmux_code register_backend(const attnmux_backend_desc& desc, attnmux_error* e
     const auto& kernel = *reinterpret_cast<const attnmux_kernel*>(reinterpret_cast<const char*>(desc.kernels) + size_t{i} * stride);
     ATTNMUX_TRY(check_struct("kernel", &kernel, kernel.struct_size, sizeof(kernel), error));
     ATTNMUX_TRY(check_kernel(kernel, i, error));
+    for (const std::string& before : owned->kernel_names) {
+      if (before == kernel.name) return wrong(ATTNMUX_MESSAGE("kernels[" << i << "].name is \"" << kernel.name << "\", as that of another kernel of the backend"));
+    }
     owned->kernels.push_back(kernel);
     owned->kernel_names.emplace_back(kernel.name);
   }

@@ -5,6 +5,7 @@
 #include "dispatch/scopes.h"
 
 #include "api/log.h"
+#include "dispatch/registry.h"
 
 #include <atomic>
 #include <cstring>
@@ -145,6 +146,9 @@ attnmux_code enter_context(const attnmux_context& context, attnmux_scope& scope,
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
                 ATTNMUX_MESSAGE("context has struct_size " << context.struct_size << " and count " << context.count
                                                            << "; only what attnmux_context_capture filled is accepted"));
+  }
+  for (uint32_t i = 0; i < context.count; ++i) {
+    if (context.entries[i].backend != 0) ATTNMUX_TRY(check_available(context.entries[i].backend, error));
   }
   ATTNMUX_TRY(check_depth(static_cast<int32_t>(context.count) + 1, error));
   ATTNMUX_TRY(take_slot(scope, error));

@@ -6,6 +6,12 @@
 
 #include <gtest/gtest.h>
 
+#include <ostream>
+
+namespace attnmux {
+inline void PrintTo(Dtype dtype, std::ostream* stream) { *stream << test::name_of(dtype); }
+}  // namespace attnmux
+
 namespace attnmux::test {
 
 class ByDtype : public ::testing::TestWithParam<Dtype> {

@@ -67,7 +67,7 @@ inline void pack_rows(const char* const* rows, int64_t vectors, int64_t bytes, i
   }
 }
 
-// The same for rows whose elements are `stride` bytes apart, of `size` bytes each; `rows` may be overwritten.
+// The same for `count` elements that are `stride` bytes apart (any stride, also 0 or negative).
 template <Source kSource>
 inline void pack_strided_rows(const char* const* rows, int64_t vectors, int64_t count, int64_t stride, float* to) {
   constexpr int64_t kSize = kSourceBytes<kSource>;
