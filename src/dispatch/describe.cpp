@@ -89,17 +89,14 @@ std::string describe_backends() {
   Json list = Json::array();
   for (uint16_t id = 1; id <= num_backends(); ++id) {
     const BackendRow& row = *backend_row(id);
-    attnmux_error error{};
-    const bool available = check_available(id, &error) == ATTNMUX_OK;
+    Message reason;
+    const bool available = is_available(row, reason);
     Json json;
     json["name"] = row.name;
     json["id"] = id;
     json["family"] = row.family;
     json["available"] = available;
-    // The reason alone: the error's message repeats the name.
-    std::string reason;
-    if (!available) reason = row.num_kernels() == 0 ? row.missing : error.message;
-    json["reason"] = reason;
+    json["reason"] = reason.view();
     json["promise"] = row.promise;
     json["kernels"] = Json::array();
     json["accuracy"] = lowest_accuracy(row, available);

@@ -192,22 +192,31 @@ attnmux_code register_backend(const attnmux_backend_desc& desc, attnmux_error* e
   return ATTNMUX_OK;
 }
 
+bool is_available(const BackendRow& row, Message& reason) {
+  if (row.num_kernels() == 0) {
+    reason << row.missing;
+    return false;
+  }
+  Message reasons;
+  const char* separator = "";
+  for (const Kernel* kernel : row.list()) {
+    Reason why{};
+    if (kernel->available == nullptr || kernel->available(&why) != 0) return true;
+    reasons << separator << kernel->name << " " << why.text;
+    separator = "; ";
+  }
+  reason << reasons.view();
+  return false;
+}
+
 attnmux_code check_available(uint16_t id, attnmux_error* error) {
   const BackendRow* row = backend_row(id);
   if (row == nullptr) {
     return fail(error, ATTNMUX_UNKNOWN_BACKEND, ATTNMUX_MESSAGE("backend id " << id << " does not exist; ids are 1 to " << num_backends()));
   }
-  Message text;
-  text << "backend \"" << row->name << "\" cannot run here: ";
-  if (row->num_kernels() == 0) return fail(error, ATTNMUX_UNAVAILABLE, text << row->missing);
-  const char* separator = "";
-  for (const Kernel* kernel : row->list()) {
-    Reason reason{};
-    if (kernel->available == nullptr || kernel->available(&reason) != 0) return ATTNMUX_OK;
-    text << separator << kernel->name << " " << reason.text;
-    separator = "; ";
-  }
-  return fail(error, ATTNMUX_UNAVAILABLE, text);
+  Message reason;
+  if (is_available(*row, reason)) return ATTNMUX_OK;
+  return fail(error, ATTNMUX_UNAVAILABLE, ATTNMUX_MESSAGE("backend \"" << row->name << "\" cannot run here: " << reason.view()));
 }
 
 }  // namespace attnmux

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "dispatch/backends.h"
+#include "dispatch/message.h"
 
 #include <string_view>
 
@@ -24,7 +25,9 @@ uint16_t find_kernel(std::string_view name);
 /// Copies the description; the strings and kernels are the registry's own afterwards.
 attnmux_code register_backend(const attnmux_backend_desc& desc, attnmux_error* error);
 
-/// Can any kernel of the backend run on this machine?
+/// Can any kernel of the backend run on this machine? If not, `reason` says what each needs.
+bool is_available(const BackendRow& row, Message& reason);
+/// The same as an error that names the backend.
 attnmux_code check_available(uint16_t id, attnmux_error* error);
 
 }  // namespace attnmux

@@ -12,20 +12,20 @@ class Determinism : public ByDtype {
     Spec plain = spec();
     plain.batch = 3;
     plain.heads_q = 4;
-    plain.seqlen_q = 150;
-    plain.seqlen_kv = 200;
+    plain.seqlen_q = scaled(40, 150, 150);
+    plain.seqlen_kv = scaled(70, 200, 200);
     Spec masked = plain;
     masked.causal = true;
     masked.causal_align = Align::kBottomRight;
-    masked.key_lengths = {200, 3, 130};
+    masked.key_lengths = {static_cast<int32_t>(plain.seqlen_kv), 3, 65};
     masked.softcap = 4;
     Spec one_row = plain;  // decoding: the keys may be split among threads
     one_row.batch = one_row.heads_q = one_row.heads_kv = 1;
     one_row.seqlen_q = 1;
-    one_row.seqlen_kv = 1500;
+    one_row.seqlen_kv = scaled(300, 1500, 1500);
     Spec packed = spec();
-    packed.lengths_q = {100, 1, 40};
-    packed.lengths_kv = {10, 300, 40};
+    packed.lengths_q = {scaled(30, 100, 100), 1, 40};
+    packed.lengths_kv = {10, scaled(100, 300, 300), 40};
     packed.dropout = 0.2;
     return {plain, masked, one_row, packed};
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dropout: the Philox mask of the contract, the same on every kernel, to the bit.
-#include "support/by_dtype.h"
-
 #include <cmath>
+
+#include "support/by_dtype.h"
 
 namespace attnmux::test {
 namespace {

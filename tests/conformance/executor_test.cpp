@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The caller's own threads.
+#include <gtest/gtest.h>
+
 #include "support/conform.h"
 #include "support/pools.h"
-
-#include <gtest/gtest.h>
 
 namespace attnmux::test {
 namespace {
@@ -12,7 +12,7 @@ Spec busy() {
   Spec s;
   s.batch = 2;
   s.heads_q = s.heads_kv = 4;
-  s.seqlen_q = s.seqlen_kv = 200;
+  s.seqlen_q = s.seqlen_kv = scaled(60, 200, 200);
   return s;
 }
 
@@ -34,7 +34,8 @@ TEST(ExecutorOf, WhatItThrowsReachesTheCaller) {
     Tensor out = c.make_out();
     const AttentionOptions options{.backend = target.backend, .kernel = target.kernel};
     const ExecContext exec{.executor = Executor::from(pool, 3)};
-    EXPECT_THROW(attention(c.q.view(), c.k.view(), c.v.view(), out.mutable_view(), options, exec), PoolFailure) << target.text();
+    EXPECT_THROW(attention(c.q.view(), c.k.view(), c.v.view(), out.mutable_view(), options, exec), PoolFailure)
+        << target.text();
     const Status status = try_attention(c.q.view(), c.k.view(), c.v.view(), out.mutable_view(), options, exec);
     EXPECT_EQ(status.code(), Code::kExecutorFailed) << target.text();
     EXPECT_TRUE(status.message().starts_with("[attention] ")) << status.message();
@@ -54,7 +55,8 @@ TEST(ExecutorOf, ACPoolThatReportsFailure) {
   exec.parallel_for = [](void*, int64_t, void (*)(void*, int64_t), void*) -> int32_t { return 42; };
   Status status;
   const attnmux_tensor o = out.mutable_view().c();
-  const attnmux_code code = attnmux_attention(&c.q.view().c(), &c.k.view().c(), &c.v.view().c(), &o, nullptr, &exec, status.c_error());
+  const attnmux_code code =
+      attnmux_attention(&c.q.view().c(), &c.k.view().c(), &c.v.view().c(), &o, nullptr, &exec, status.c_error());
   EXPECT_EQ(code, ATTNMUX_EXECUTOR_FAILED);
   EXPECT_EQ(status.code(), Code::kExecutorFailed);
 }

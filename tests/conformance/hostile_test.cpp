@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What masked positions hold never matters; what attended ones hold always does.
-#include "support/by_dtype.h"
-
 #include <cmath>
 #include <limits>
+
+#include "support/by_dtype.h"
 
 namespace attnmux::test {
 namespace {
@@ -13,8 +13,8 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 
 class Hostile : public ByDtype {
  protected:
-  // A key that the query may not see gets poison in K if nobody of its kv head sees it, and in V if no query of its batch
-  // entry sees it by position. Returns how many keys were poisoned, so that a test that poisons nothing fails.
+  // A key that the query may not see gets poison in K if nobody of its kv head sees it, and in V if no query of its
+  // batch entry sees it by position. Returns how many keys were poisoned, so that a test that poisons nothing fails.
   static int64_t poison_hidden(Case& c) {
     const ReferenceInput in = c.reference_input();
     const int64_t d = in.head_dim, dv = in.head_dim_v, group = in.heads_q / in.heads_kv;
@@ -28,7 +28,8 @@ class Hostile : public ByDtype {
           bool seen = false;
           for (int64_t head = h * group; head < (h + 1) * group; ++head) {
             for (int64_t i = 0; i < s.q_length; ++i) {
-              const bool hidden = (in.dense && !in.dense(b, head, i, j)) || (in.bias && in.bias(b, head, i, j) == -kInf);
+              const bool hidden =
+                  (in.dense && !in.dense(b, head, i, j)) || (in.bias && in.bias(b, head, i, j) == -kInf);
               seen = seen || (positions_attend(in, b, i, j) && !hidden);
             }
           }

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every instruction set that this machine has: the cap chooses the kernel, and that kernel is the one that runs.
-#include "support/conform.h"
-#include "support/subprocess.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
+
+#include "support/conform.h"
+#include "support/subprocess.h"
 
 namespace attnmux::test {
 namespace {
 
 const std::vector<std::string> kIsas = {"baseline", "avx2", "avx512", "avx512_bf16", "amx"};
 
-size_t rank(const std::string& isa) { return static_cast<size_t>(std::find(kIsas.begin(), kIsas.end(), isa) - kIsas.begin()); }
+size_t rank(const std::string& isa) {
+  return static_cast<size_t>(std::find(kIsas.begin(), kIsas.end(), isa) - kIsas.begin());
+}
 // "cpu_flash_avx512" -> "avx512"; "" for kernels without an instruction set in their name.
 std::string isa_of(const std::string& kernel) {
   const std::string prefix = "cpu_flash_";
@@ -85,8 +87,9 @@ TEST(Isa, EveryUsableInstructionSetIsTested) {
 TEST(Isa, NativeIsRightUnderEveryCap) {
   const size_t detected = rank(run_probe("machine_isa").returned);
   for (size_t i = 0; i <= detected && i < kIsas.size(); ++i) {
-    const Finished child = run_tests("*RandomCalls.NativeRunsEverything/*",
-                                     {{"ATTNMUX_MAX_CPU_ISA", kIsas[i]}, {"ATTNMUX_TEST_INTENSITY", scaled("smoke", "smoke", "ci")}});
+    const Finished child =
+        run_tests("*RandomCalls.NativeRunsEverything/*",
+                  {{"ATTNMUX_MAX_CPU_ISA", kIsas[i]}, {"ATTNMUX_TEST_INTENSITY", scaled("smoke", "smoke", "ci")}});
     EXPECT_EQ(child.exit_code, 0) << kIsas[i] << "\n" << child.output;
     EXPECT_NE(child.output.find("[  PASSED  ] 8 tests"), std::string::npos) << child.output;
   }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The log-sum-exp: natural log, fp32, (B, Hq, Sq), packed (Hq, T); with scale, softcap, bias and masks, without dropout.
-#include "support/by_dtype.h"
-
+// The log-sum-exp: natural log, fp32, (B, Hq, Sq), packed (Hq, T); with scale, softcap, bias and masks, without
+// dropout.
 #include <cmath>
 #include <limits>
+
+#include "support/by_dtype.h"
 
 namespace attnmux::test {
 namespace {
@@ -56,7 +57,8 @@ TEST_P(Lse, IsANaturalLogarithm) {
     const Case c(s);
     const Result r = run(c, target);
     if (r.refused()) continue;
-    for (int64_t i = 0; i < r.lse.count(); ++i) ASSERT_NEAR(r.lse.get(i), std::log(100.0), 1e-6 + lse_allowance(target, s.dtype)) << target.text();
+    for (int64_t i = 0; i < r.lse.count(); ++i)
+      ASSERT_NEAR(r.lse.get(i), std::log(100.0), 1e-6 + lse_allowance(target, s.dtype)) << target.text();
   }
 }
 

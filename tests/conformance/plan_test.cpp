@@ -37,8 +37,15 @@ TEST_P(Plans, ServeEverySmallerShape) {
     if (status.code() == Code::kUnsupported) continue;
     ASSERT_TRUE(status.ok()) << status.message();
     std::vector<std::byte> workspace(plan.workspace_bytes());
-    for (const auto& [b, q, kv] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
-             {3, 70, 150}, {1, 70, 150}, {3, 1, 150}, {3, 70, 1}, {2, 33, 149}, {1, 1, 1}, {3, 0, 150}, {3, 70, 0}, {0, 70, 150}}) {
+    for (const auto& [b, q, kv] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{{3, 70, 150},
+                                                                                     {1, 70, 150},
+                                                                                     {3, 1, 150},
+                                                                                     {3, 70, 1},
+                                                                                     {2, 33, 149},
+                                                                                     {1, 1, 1},
+                                                                                     {3, 0, 150},
+                                                                                     {3, 70, 0},
+                                                                                     {0, 70, 150}}) {
       Spec s = largest;
       s.batch = b;
       s.seqlen_q = q;
@@ -80,7 +87,8 @@ TEST_P(Plans, RefuseLargerAndOtherProblems) {
     refused("head_dim", "40", [](Spec& s) { s.head_dim = 40; });
     refused("softcap", "softcap", [](Spec& s) { s.softcap = 1; });
     refused("lse", "lse", [](Spec& s) { s.lse = false; });
-    refused("dtype", name_of(planned.dtype), [](Spec& s) { s.dtype = s.dtype == Dtype::kFp32 ? Dtype::kBf16 : Dtype::kFp32; });
+    refused("dtype", name_of(planned.dtype),
+            [](Spec& s) { s.dtype = s.dtype == Dtype::kFp32 ? Dtype::kBf16 : Dtype::kFp32; });
   }
 }
 
@@ -101,8 +109,10 @@ TEST_P(Plans, ATooSmallWorkspaceIsAnErrorWithBothNumbers) {
            {plan.try_run(c.q.view(), c.k.view(), c.v.view(), out.mutable_view(), with(c, target, &lse), exec),
             try_attention(c.q.view(), c.k.view(), c.v.view(), out.mutable_view(), with(c, target, &lse), exec)}) {
         EXPECT_EQ(status.code(), Code::kInvalidArgument) << target.text();
-        EXPECT_NE(status.message().find("workspace has " + std::to_string(bytes)), std::string_view::npos) << status.message();
-        EXPECT_NE(status.message().find("needs " + std::to_string(plan.workspace_bytes())), std::string_view::npos) << status.message();
+        EXPECT_NE(status.message().find("workspace has " + std::to_string(bytes)), std::string_view::npos)
+            << status.message();
+        EXPECT_NE(status.message().find("needs " + std::to_string(plan.workspace_bytes())), std::string_view::npos)
+            << status.message();
       }
       EXPECT_EQ(out.element_bytes(), c.make_out().element_bytes()) << "a refused call wrote to out";
     }
@@ -194,7 +204,7 @@ TEST_P(Plans, CheckAndWorkspaceAreMonotone) {
     const int threads = static_cast<int>(random.between(1, 8));
     SerialPool pool;
     const ExecContext exec{.executor = Executor::from(pool, threads)};
-    const auto plan_of = [&](const int64_t (&size)[3], const Target& target, Plan& plan) {
+    const auto plan_of = [&](const int64_t(&size)[3], const Target& target, Plan& plan) {
       const auto view = [&](int64_t length, int64_t heads, int64_t dim) {
         return MutableTensorView(nullptr, s.dtype, {size[0], length, heads, dim});
       };
@@ -212,13 +222,14 @@ TEST_P(Plans, CheckAndWorkspaceAreMonotone) {
       Plan large, little;
       const Status accepts_large = plan_of(big, target, large), accepts_little = plan_of(small, target, little);
       SCOPED_TRACE(target.text() + ": " + s.text() + " threads " + std::to_string(threads));
-      const auto size_text = [](const int64_t (&x)[3]) {
+      const auto size_text = [](const int64_t(&x)[3]) {
         return std::to_string(x[0]) + "," + std::to_string(x[1]) + "," + std::to_string(x[2]);
       };
-      EXPECT_TRUE(!accepts_large || accepts_little) << "accepts " << size_text(big) << " but not " << size_text(small) << ": "
-                                                    << accepts_little.message();
+      EXPECT_TRUE(!accepts_large || accepts_little)
+          << "accepts " << size_text(big) << " but not " << size_text(small) << ": " << accepts_little.message();
       if (accepts_large && accepts_little) {
-        EXPECT_LE(little.workspace_bytes(), large.workspace_bytes()) << size_text(small) << " against " << size_text(big);
+        EXPECT_LE(little.workspace_bytes(), large.workspace_bytes())
+            << size_text(small) << " against " << size_text(big);
       }
     }
   }

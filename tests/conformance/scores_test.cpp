@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What shifts and shapes scores: bias, softcap, scale, extreme logits.
-#include "support/by_dtype.h"
-
 #include <cmath>
 #include <limits>
+
+#include "support/by_dtype.h"
 
 namespace attnmux::test {
 namespace {
@@ -32,7 +32,8 @@ TEST_P(Scores, BiasInEveryBroadcastForm) {
 }
 
 TEST_P(Scores, BiasOfEveryKind) {
-  for (const BiasKind kind : {BiasKind::kNormal, BiasKind::kSomeMinusInf, BiasKind::kRowsMinusInf, BiasKind::kRowsLowest}) {
+  for (const BiasKind kind :
+       {BiasKind::kNormal, BiasKind::kSomeMinusInf, BiasKind::kRowsMinusInf, BiasKind::kRowsLowest}) {
     for (const Dtype dtype : kBiasDtypes) {
       Spec s = spec();
       s.seqlen_kv = 97;
@@ -58,7 +59,7 @@ TEST_P(Scores, LowestBiasAveragesTheKeys) {
     s.bias_dims = kHasK;
     Case c(s);
     c.bias.fill([](int64_t) { return -static_cast<double>(std::numeric_limits<float>::max()); });
-    c.v.fill([](int64_t index) { return index / 32 < 40 ? 1.0 : 0.0; });
+    c.v.fill([&](int64_t index) { return index / s.head_dim < 40 ? 1.0 : 0.0; });
     check(c, target);
     const Result r = run(c, target);
     if (r.refused()) continue;
@@ -70,6 +71,7 @@ TEST_P(Scores, LowestBiasAveragesTheKeys) {
 TEST_P(Scores, Softcap) {
   for (const double cap : {0.001, 1.0, 30.0, 1e6}) {
     for (const double magnitude : {1.0, 8.0}) {
+      if (intensity() == Intensity::kSmoke && magnitude == 8.0) continue;
       Spec s = spec();
       s.softcap = cap;
       s.value_scale = magnitude;

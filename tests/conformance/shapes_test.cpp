@@ -23,7 +23,8 @@ TEST_P(Shapes, HeadDims) {
 }
 
 TEST_P(Shapes, HeadDimOfVDiffers) {
-  for (const auto& [d, dv] : {std::pair{64, 32}, {32, 64}, {1, 40}, {40, 1}, {72, 128}, {192, 128}, {128, 512}, {7, 9}}) {
+  for (const auto& [d, dv] :
+       {std::pair{64, 32}, {32, 64}, {1, 40}, {40, 1}, {72, 128}, {192, 128}, {128, 512}, {7, 9}}) {
     if (intensity() == Intensity::kSmoke && dv > 128) continue;
     Spec s = spec();
     s.head_dim = d;

@@ -46,7 +46,8 @@ class Choices {
   size_t size_, at_ = 0;
 };
 
-// Inputs, then outputs, each area large enough for ten to the fourth elements of eight bytes, with room before and behind.
+// Inputs, then outputs, each area large enough for ten to the fourth elements of eight bytes, with room before and
+// behind.
 constexpr size_t kArea = 1 << 18;
 struct Arena {
   std::vector<uint8_t> bytes = std::vector<uint8_t>(16 * kArea);
@@ -92,7 +93,8 @@ attnmux_tensor tensor(Choices& c, int which, int32_t dtype, std::vector<int64_t>
     t.strides[i] = stride;
     if (c.rarely()) t.strides[i] = c.extent() - c.extent() % 7;
     // Wraps, as a caller's arithmetic would.
-    stride = static_cast<int64_t>(static_cast<uint64_t>(stride) * static_cast<uint64_t>(std::max<int64_t>(shape[i], 1)));
+    stride =
+        static_cast<int64_t>(static_cast<uint64_t>(stride) * static_cast<uint64_t>(std::max<int64_t>(shape[i], 1)));
   }
   return t;
 }
@@ -107,7 +109,8 @@ void check_error(attnmux_code code, const attnmux_error& error) {
   if (code != error.code) broken("the error has the code of the call", error);
   if (code < 0 || code > ATTNMUX_INTERNAL) broken("codes are those of the header", error);
   if (code == ATTNMUX_INTERNAL) broken("nothing fails internally", error);
-  if (error.length >= sizeof(error.message) || std::strlen(error.message) != error.length) broken("the length is that of the message", error);
+  if (error.length >= sizeof(error.message) || std::strlen(error.message) != error.length)
+    broken("the length is that of the message", error);
   if (std::strncmp(error.message, "[attention] ", 12) != 0) broken("messages start with [attention]", error);
 }
 
@@ -118,13 +121,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const int32_t dtype = 1 + c.byte() % 4;
   const bool packed = c.byte() % 4 == 1;
   const int64_t batch = c.byte() % 4, sq = c.extent(), skv = c.byte() % 3 == 0 ? sq : c.extent();
-  const int64_t hkv = 1 + c.byte() % 3, hq = hkv * (1 + c.byte() % 3), d = 1 + c.byte() % 20, dv = c.byte() % 3 == 0 ? 1 + c.byte() % 20 : d;
+  const int64_t hkv = 1 + c.byte() % 3, hq = hkv * (1 + c.byte() % 3), d = 1 + c.byte() % 20,
+                dv = c.byte() % 3 == 0 ? 1 + c.byte() % 20 : d;
 
   // What the tensors hold is a choice, too: lengths, masks, NaN.
   uint8_t* ints = arena().area(8);
   for (int which = 0; which < 8; ++which) {
     const uint8_t kind = c.byte();
-    for (size_t i = 0; i < 8192; ++i) arena().area(which)[i] = kind < 128 ? static_cast<uint8_t>((i * 37 + kind) % 61) : kind;
+    for (size_t i = 0; i < 8192; ++i)
+      arena().area(which)[i] = kind < 128 ? static_cast<uint8_t>((i * 37 + kind) % 61) : kind;
   }
   for (int list = 0; list < 3; ++list) {
     int32_t value = 0;
@@ -144,7 +149,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   attnmux_options o{};
   o.struct_size = c.rarely() ? c.byte() * 4u : sizeof(o);
   o.set = c.word() & (c.byte() % 4 == 0 ? ~uint64_t{0} : uint64_t{0x3FF});
-  if (packed) o.set |= ATTNMUX_VARLEN; else o.set &= ~uint64_t{ATTNMUX_VARLEN};
+  if (packed)
+    o.set |= ATTNMUX_VARLEN;
+  else
+    o.set &= ~uint64_t{ATTNMUX_VARLEN};
   o.backend = c.byte() % 2 ? c.byte() % 26 : 0;
   o.layer_backend = c.rarely() ? c.byte() : 0;
   o.kernel = c.rarely() ? c.byte() % 8 : 0;
@@ -154,7 +162,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (o.set & ATTNMUX_SCALE) o.scale = c.number();
   if (o.set & ATTNMUX_SOFTCAP) o.softcap = c.number();
   if (o.set & ATTNMUX_DROPOUT) o.dropout_p = c.number() / 8, o.dropout_seed = c.word(), o.dropout_offset = c.byte();
-  if (o.set & ATTNMUX_MASK_WINDOW) o.window_left = c.extent() - 1, o.window_right = c.extent() - 1, o.window_align = c.byte() % 4;
+  if (o.set & ATTNMUX_MASK_WINDOW)
+    o.window_left = c.extent() - 1, o.window_right = c.extent() - 1, o.window_align = c.byte() % 4;
   if (o.set & ATTNMUX_MASK_CAUSAL) o.causal_align = c.byte() % 4;
 
   attnmux_tensor q, k, v, out;
@@ -178,7 +187,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     out = tensor(c, 9, dtype, {batch, sq, hq, dv});
   }
   const auto score_shaped = [&](int which, int32_t type) {
-    const int64_t full[4] = {batch, hq, packed && o.max_seqlen_q > 0 ? o.max_seqlen_q : rows, packed && o.max_seqlen_kv > 0 ? o.max_seqlen_kv : keys};
+    const int64_t full[4] = {batch, hq, packed && o.max_seqlen_q > 0 ? o.max_seqlen_q : rows,
+                             packed && o.max_seqlen_kv > 0 ? o.max_seqlen_kv : keys};
     std::vector<int64_t> shape;
     const uint8_t dims = c.byte();
     for (int i = dims % 5; i < 4; ++i) shape.push_back(dims >> (i + 3) & 1 ? 1 : full[i]);
@@ -198,8 +208,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   e.struct_size = c.rarely() ? c.byte() : sizeof(e);
   e.num_threads = c.rarely() ? static_cast<int8_t>(c.byte()) : 1 + c.byte() % 3;
 
-  const std::pair<attnmux_tensor*, int> views[] = {{&q, 0},           {&k, 1},        {&v, 2},    {&out, 9}, {&o.key_lengths, 8}, {&o.key_padding, 3},
-                                                   {&o.dense_mask, 4}, {&o.bias, 5}, {&o.lse, 10}, {&o.cu_seqlens_q, 8}, {&o.cu_seqlens_kv, 8}};
+  const std::pair<attnmux_tensor*, int> views[] = {{&q, 0},
+                                                   {&k, 1},
+                                                   {&v, 2},
+                                                   {&out, 9},
+                                                   {&o.key_lengths, 8},
+                                                   {&o.key_padding, 3},
+                                                   {&o.dense_mask, 4},
+                                                   {&o.bias, 5},
+                                                   {&o.lse, 10},
+                                                   {&o.cu_seqlens_q, 8},
+                                                   {&o.cu_seqlens_kv, 8}};
   bool runnable = o.struct_size <= sizeof(o) && e.struct_size <= sizeof(e);
   for (const auto& [view, which] : views) {
     const bool moved = view->data < static_cast<void*>(arena().bytes.data() + static_cast<size_t>(which) * kArea) ||
@@ -216,16 +235,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   attnmux_plan* plan = nullptr;
   const attnmux_code plan_code = attnmux_plan_create(&q, &k, &v, &out, &o, &e, &plan, &planned);
   check_error(plan_code, planned);
-  if ((plan != nullptr) != (plan_code == ATTNMUX_OK)) broken("there is a plan if, and only if, planning succeeds", planned);
-  const attnmux_code explain_code = attnmux_explain(&q, &k, &v, &out, &o, &e, c.byte() % 4, [](void*, const char*, size_t) {}, nullptr, &explained);
+  if ((plan != nullptr) != (plan_code == ATTNMUX_OK))
+    broken("there is a plan if, and only if, planning succeeds", planned);
+  const attnmux_code explain_code =
+      attnmux_explain(&q, &k, &v, &out, &o, &e, c.byte() % 4, [](void*, const char*, size_t) {}, nullptr, &explained);
   check_error(explain_code, explained);
   const bool refused_by_kernels = plan_code == ATTNMUX_UNSUPPORTED || plan_code == ATTNMUX_UNAVAILABLE;
-  if ((explain_code == ATTNMUX_OK) != (plan_code == ATTNMUX_OK || refused_by_kernels)) broken("explain answers exactly the valid problems", explained);
+  if ((explain_code == ATTNMUX_OK) != (plan_code == ATTNMUX_OK || refused_by_kernels))
+    broken("explain answers exactly the valid problems", explained);
   if (runnable) {
     const attnmux_code run_code = attnmux_attention(&q, &k, &v, &out, &o, &e, &ran);
     check_error(run_code, ran);
     if (run_code != plan_code) broken("a call succeeds if, and only if, its plan could be made", ran);
-    if (plan != nullptr && attnmux_plan_run(plan, &q, &k, &v, &out, &o, &e, &ran) != ATTNMUX_OK) broken("a plan runs what it was made for", ran);
+    if (plan != nullptr && attnmux_plan_run(plan, &q, &k, &v, &out, &o, &e, &ran) != ATTNMUX_OK)
+      broken("a plan runs what it was made for", ran);
   }
   attnmux_plan_release(plan);
   return 0;

@@ -57,7 +57,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     app.parse(arguments);
     ask_about(flags);
-  } catch (const CLI::ParseError&) {
+  } catch (const CLI::ParseError& error) {
+    require(error.what() != nullptr);
   } catch (const UsageError& error) {
     require(error.what()[0] != 0);
   } catch (const Error& error) {

@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Choosing does not allocate, and neither does a run that is given its workspace: counted in operator new, which is all
 // that the library allocates with.
-#include "support/catalog.h"
-#include "support/pools.h"
-#include "support/subprocess.h"
-
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -15,13 +10,18 @@
 #include <new>
 #include <vector>
 
+#include "support/catalog.h"
+#include "support/pools.h"
+#include "support/subprocess.h"
+
 namespace {
 std::atomic<int64_t> allocations{0};
 
 void* counted(size_t bytes, size_t alignment) {
   ++allocations;
-  void* p = alignment <= sizeof(void*) * 2 ? std::malloc(bytes == 0 ? 1 : bytes)
-                                           : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  void* p = alignment <= sizeof(void*) * 2
+                ? std::malloc(bytes == 0 ? 1 : bytes)
+                : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
@@ -30,8 +30,12 @@ void* counted(size_t bytes, size_t alignment) {
 void* operator new(size_t bytes) { return counted(bytes, 1); }
 void* operator new[](size_t bytes) { return counted(bytes, 1); }
 void* operator new(size_t bytes, std::align_val_t alignment) { return counted(bytes, static_cast<size_t>(alignment)); }
-void* operator new[](size_t bytes, std::align_val_t alignment) { return counted(bytes, static_cast<size_t>(alignment)); }
-void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return ++allocations, std::malloc(bytes == 0 ? 1 : bytes); }
+void* operator new[](size_t bytes, std::align_val_t alignment) {
+  return counted(bytes, static_cast<size_t>(alignment));
+}
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  return ++allocations, std::malloc(bytes == 0 ? 1 : bytes);
+}
 void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
   const size_t a = static_cast<size_t>(alignment);
   return ++allocations, std::aligned_alloc(a, (bytes + a - 1) / a * a);
@@ -71,7 +75,10 @@ TEST(Allocations, NoneWhileChoosing) {
   const AttentionLayer layer{"self"};
   const AttentionBackendScope scope("flash", {.role = "cross"});
   for (const Target& t : targets()) {
-    const AttentionOptions options{.mask = Mask::causal(Align::kBottomRight) & Mask::key_lengths(lengths), .softcap = 3, .backend = t.backend, .layer = &layer};
+    const AttentionOptions options{.mask = Mask::causal(Align::kBottomRight) & Mask::key_lengths(lengths),
+                                   .softcap = 3,
+                                   .backend = t.backend,
+                                   .layer = &layer};
     EXPECT_EQ(allocated_by([&] { (void)try_attention(nothing, nothing, nothing, nothing, options); }), 0) << t.text();
   }
   EXPECT_EQ(allocated_by([&] { (void)try_attention(nothing, nothing, nothing, nothing, {.layer = &layer}); }), 0);
@@ -85,8 +92,10 @@ TEST(Allocations, NoneInARunWithItsWorkspace) {
   SerialPool pool;
   for (const Target& target : targets()) {
     if (!target.takes(Dtype::kFp32)) continue;
-    const AttentionOptions options{.mask = Mask::key_lengths(t.lengths), .backend = target.backend, .kernel = target.kernel};
-    for (const ExecContext& threads : {ExecContext{.num_threads = 1}, ExecContext{.executor = Executor::from(pool, 3)}, ExecContext{}}) {
+    const AttentionOptions options{
+        .mask = Mask::key_lengths(t.lengths), .backend = target.backend, .kernel = target.kernel};
+    for (const ExecContext& threads :
+         {ExecContext{.num_threads = 1}, ExecContext{.executor = Executor::from(pool, 3)}, ExecContext{}}) {
       const Plan made = plan(t.in, t.in, t.in, t.result, options, threads);
       std::vector<std::byte> workspace(made.workspace_bytes());
       ExecContext exec = threads;
@@ -102,7 +111,8 @@ TEST(Allocations, NoneInCallsAfterTheFirst) {
   for (const Target& target : targets()) {
     if (!target.takes(Dtype::kFp32)) continue;
     const AttentionOptions options{.backend = target.backend, .kernel = target.kernel};
-    EXPECT_EQ(allocated_by([&] { attention(t.in, t.in, t.in, t.result, options, {.num_threads = 1}); }), 0) << target.text();
+    EXPECT_EQ(allocated_by([&] { attention(t.in, t.in, t.in, t.result, options, {.num_threads = 1}); }), 0)
+        << target.text();
   }
 }
 
@@ -118,7 +128,8 @@ TEST(Allocations, TimeToChoose) {
   double best = 1e9;
   for (int repeat = 0; repeat < 5; ++repeat) {
     const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < rounds; ++i) ASSERT_TRUE(try_attention(nothing, nothing, nothing, nothing, {.layer = &layer}).ok());
+    for (int i = 0; i < rounds; ++i)
+      ASSERT_TRUE(try_attention(nothing, nothing, nothing, nothing, {.layer = &layer}).ok());
     const std::chrono::duration<double, std::nano> taken = std::chrono::steady_clock::now() - start;
     best = std::min(best, taken.count() / rounds);
   }

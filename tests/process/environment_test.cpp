@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ATTNMUX_* variables, each in a process of its own.
-#include "support/subprocess.h"
-
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <string>
+
+#include "support/subprocess.h"
 
 namespace attnmux::test {
 namespace {
@@ -73,9 +72,11 @@ TEST(Environment, BadValuesFailAtFirstUseAndNameTheChoices) {
     const Finished child = run_probe("first_uses", {{row.variable, row.value}});
     ASSERT_EQ(child.exit_code, 0) << child.output;
     const std::string first = child.returned.substr(0, child.returned.find('\n') + 1);
-    const std::string expected = std::to_string(ATTNMUX_BAD_ENVIRONMENT) + " [attention] " + row.variable + " is \"" + row.value + "\"; accepted are ";
+    const std::string expected = std::to_string(ATTNMUX_BAD_ENVIRONMENT) + " [attention] " + row.variable + " is \"" +
+                                 row.value + "\"; accepted are ";
     EXPECT_TRUE(first.starts_with(expected)) << child.returned;
-    for (const std::string& choice : row.choices) EXPECT_NE(first.find(choice, expected.size()), std::string::npos) << first;
+    for (const std::string& choice : row.choices)
+      EXPECT_NE(first.find(choice, expected.size()), std::string::npos) << first;
     std::string all;
     for (int i = 0; i < 16; ++i) all += first;
     EXPECT_EQ(child.returned, all) << "not every use says so";
@@ -83,8 +84,11 @@ TEST(Environment, BadValuesFailAtFirstUseAndNameTheChoices) {
 }
 
 TEST(Environment, GoodAndEmptyValuesAreAccepted) {
-  for (const auto& [variable, value] : Variables{{"ATTNMUX_BACKEND", "flash"}, {"ATTNMUX_FORCE_BACKEND", "_native_math"}, {"ATTNMUX_MAX_CPU_ISA", "baseline"},
-                                                 {"ATTNMUX_NUM_THREADS", "3"}, {"ATTNMUX_CHECK", "sync"}}) {
+  for (const auto& [variable, value] : Variables{{"ATTNMUX_BACKEND", "flash"},
+                                                 {"ATTNMUX_FORCE_BACKEND", "_native_math"},
+                                                 {"ATTNMUX_MAX_CPU_ISA", "baseline"},
+                                                 {"ATTNMUX_NUM_THREADS", "3"},
+                                                 {"ATTNMUX_CHECK", "sync"}}) {
     for (const std::string& given : {value, std::string()}) {
       const Finished child = run_probe("first_uses", {{variable, given}});
       EXPECT_EQ(child.exit_code, 0);
@@ -114,11 +118,13 @@ ATTNMUX_PROBE(precedence_over_the_environment) {
 TEST(Environment, BackendIsTheInitialProcessDefault) {
   const Finished child = run_probe("precedence_over_the_environment", {{"ATTNMUX_BACKEND", "xformers"}});
   EXPECT_EQ(child.returned,
-            "default xformers | none xformers | scope _native_flash | call _native_math | set _native_efficient | reset xformers");
+            "default xformers | none xformers | scope _native_flash | call _native_math | set _native_efficient | "
+            "reset xformers");
 }
 
 TEST(Environment, ForceBeatsEverything) {
-  const Finished child = run_probe("precedence_over_the_environment", {{"ATTNMUX_FORCE_BACKEND", "flash"}, {"ATTNMUX_BACKEND", "xformers"}});
+  const Finished child = run_probe("precedence_over_the_environment",
+                                   {{"ATTNMUX_FORCE_BACKEND", "flash"}, {"ATTNMUX_BACKEND", "xformers"}});
   EXPECT_EQ(child.returned, "default xformers | none flash | scope flash | call flash | set flash | reset flash");
 }
 
@@ -148,14 +154,17 @@ ATTNMUX_PROBE(forced_cannot_run_fp64) {
 
 TEST(Environment, WhatTheForcedBackendCannotRunIsAnError) {
   const Finished fp64 = run_probe("forced_cannot_run_fp64", {{"ATTNMUX_FORCE_BACKEND", "flash"}});
-  EXPECT_TRUE(fp64.returned.starts_with(std::to_string(ATTNMUX_UNSUPPORTED) + " [attention] backend \"flash\"")) << fp64.returned;
+  EXPECT_TRUE(fp64.returned.starts_with(std::to_string(ATTNMUX_UNSUPPORTED) + " [attention] backend \"flash\""))
+      << fp64.returned;
   const Finished missing = run_probe("forced_cannot_run_fp64", {{"ATTNMUX_FORCE_BACKEND", "sage"}});
-  EXPECT_TRUE(missing.returned.starts_with(std::to_string(ATTNMUX_UNAVAILABLE) + " [attention] backend \"sage\"")) << missing.returned;
+  EXPECT_TRUE(missing.returned.starts_with(std::to_string(ATTNMUX_UNAVAILABLE) + " [attention] backend \"sage\""))
+      << missing.returned;
 }
 
 TEST(Environment, BackendOfAPluginThatIsNotLoaded) {
   const Finished child = run_probe("precedence_over_the_environment", {{"ATTNMUX_FORCE_BACKEND", "acme.flash"}});
-  EXPECT_NE(child.returned.find("[attention] ATTNMUX_FORCE_BACKEND is \"acme.flash\""), std::string::npos) << child.returned;
+  EXPECT_NE(child.returned.find("[attention] ATTNMUX_FORCE_BACKEND is \"acme.flash\""), std::string::npos)
+      << child.returned;
 }
 
 // ---- ATTNMUX_VERBOSE, ATTNMUX_NUM_THREADS ---------------------------------------------------------------------------
@@ -164,7 +173,9 @@ ATTNMUX_PROBE(verbose_calls) {
   std::string lines;
   const bool own_sink = std::getenv("ATTNMUX_TEST_SINK") != nullptr;
   if (own_sink) {
-    set_log_sink([](void* to, const char* line, size_t n) { static_cast<std::string*>(to)->append(line, n).append("|"); }, &lines);
+    set_log_sink(
+        [](void* to, const char* line, size_t n) { static_cast<std::string*>(to)->append(line, n).append("|"); },
+        &lines);
   }
   float data[64] = {};
   const MutableTensorView real(data, {1, 4, 1, 8}), out(data + 32, {1, 4, 1, 8});

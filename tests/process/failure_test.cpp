@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What fails below the front door: tasks that throw, memory that runs out.
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -18,14 +17,16 @@ struct Tensors {
   MutableTensorView result{out.data(), {2, 64, 4, 32}};
 };
 
-// A kernel in C++ that throws from a task of the library's pool: the exception crosses the workers and becomes a status.
+// A kernel in C++ that throws from a task of the library's pool: the exception crosses the workers and becomes a
+// status.
 attnmux_code throwing_run(const attnmux_problem* problem, const attnmux_run_context* context, attnmux_error*) {
   if (problem->scale != 0.5) return ATTNMUX_OK;
-  return context->parallel_for(context->pool, context->num_threads,
-                               [](void*, int64_t task) {
-                                 if (task == 1) throw std::runtime_error("task 1 is out of luck");
-                               },
-                               nullptr);
+  return context->parallel_for(
+      context->pool, context->num_threads,
+      [](void*, int64_t task) {
+        if (task == 1) throw std::runtime_error("task 1 is out of luck");
+      },
+      nullptr);
 }
 
 const Backend& throwing_backend() {
@@ -71,7 +72,8 @@ TEST(Failures, AnExceptionInAWorkerReachesTheCaller) {
 TEST(Failures, OutOfMemory) {
   Tensors t;
   release_workspace();
-  ASSERT_EQ(attnmux_set_allocator([](void*, int32_t, size_t, size_t) -> void* { return nullptr; }, [](void*, int32_t, void*, size_t) {}, nullptr, nullptr),
+  ASSERT_EQ(attnmux_set_allocator([](void*, int32_t, size_t, size_t) -> void* { return nullptr; },
+                                  [](void*, int32_t, void*, size_t) {}, nullptr, nullptr),
             ATTNMUX_OK);
   const Status status = try_attention(t.in, t.in, t.in, t.result, {.backend = "_native_math"});
   EXPECT_EQ(status.code(), Code::kOutOfMemory);
@@ -80,7 +82,8 @@ TEST(Failures, OutOfMemory) {
   EXPECT_NE(status.message().find("cpu_math"), std::string_view::npos) << status.message();
   // With a workspace of the caller nothing is allocated.
   std::vector<std::byte> workspace(made.workspace_bytes());
-  EXPECT_TRUE(made.try_run(t.in, t.in, t.in, t.result, {.backend = "_native_math"}, {.workspace = std::span(workspace)}).ok());
+  EXPECT_TRUE(
+      made.try_run(t.in, t.in, t.in, t.result, {.backend = "_native_math"}, {.workspace = std::span(workspace)}).ok());
   ASSERT_EQ(attnmux_set_allocator(nullptr, nullptr, nullptr, nullptr), ATTNMUX_OK);
   EXPECT_TRUE(try_attention(t.in, t.in, t.in, t.result, {.backend = "_native_math"}).ok());
 }

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The life of a process: fork, exit, static destruction, dlclose, no more threads.
-#include "support/subprocess.h"
-
 #include <attnmux/attnmux.h>
-
-#include <gtest/gtest.h>
-
 #include <dlfcn.h>
+#include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,12 +15,15 @@
 #include <thread>
 #include <vector>
 
+#include "support/subprocess.h"
+
 namespace attnmux::test {
 namespace {
 
 // A call with enough rows to need the pool; true if every output is what v is: 1.
 struct Call {
-  std::vector<float> q = std::vector<float>(4 * 64 * 4 * 32, 0.25f), v = std::vector<float>(q.size(), 1.f), out = std::vector<float>(q.size());
+  std::vector<float> q = std::vector<float>(4 * 64 * 4 * 32, 0.25f), v = std::vector<float>(q.size(), 1.f),
+                     out = std::vector<float>(q.size());
   bool run() {
     std::fill(out.begin(), out.end(), NAN);
     const TensorView in(q.data(), {4, 64, 4, 32}), values(v.data(), {4, 64, 4, 32});
@@ -44,7 +43,8 @@ bool run_once() { return Call().run(); }
 int wait_for(pid_t child) {
   for (int tenths = 0; tenths < 600; ++tenths) {
     int status = 0;
-    if (waitpid(child, &status, WNOHANG) == child) return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    if (waitpid(child, &status, WNOHANG) == child)
+      return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     usleep(100'000);
   }
   kill(child, SIGKILL);
@@ -193,7 +193,8 @@ ATTNMUX_PROBE(load_and_unload) {
     void* library = dlopen(ATTNMUX_SHARED_LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) return dlerror();
     const auto call = reinterpret_cast<decltype(&attnmux_attention)>(dlsym(library, "attnmux_attention"));
-    const auto set_threads = reinterpret_cast<decltype(&attnmux_set_num_threads)>(dlsym(library, "attnmux_set_num_threads"));
+    const auto set_threads =
+        reinterpret_cast<decltype(&attnmux_set_num_threads)>(dlsym(library, "attnmux_set_num_threads"));
     if (call == nullptr || set_threads == nullptr) return "a symbol is missing";
     set_threads(3, nullptr);
     std::vector<float> in(4 * 64 * 4 * 32, 1.f), out(in.size());
@@ -202,7 +203,7 @@ ATTNMUX_PROBE(load_and_unload) {
     if (call(&t, &t, &t, &o, nullptr, nullptr, &error) != ATTNMUX_OK) return error.message;
     if (std::fabs(out[7] - 1) > 1e-5f) return "wrong";
     if (dlclose(library) != 0) return "dlclose failed";
-    usleep(20'000);  // workers that still run would run into nothing now
+    usleep(20'000);              // workers that still run would run into nothing now
     const pid_t child = fork();  // and so would a handler of fork
     if (child == 0) _exit(0);
     if (wait_for(child) != 0) return "fork after dlclose failed";
@@ -233,7 +234,8 @@ ATTNMUX_PROBE(no_threads_to_be_had) {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, size_t{64} << 20);
-  if (pthread_setattr_default_np(&attributes) != 0 || setrlimit(RLIMIT_STACK, &stack) != 0 || setrlimit(RLIMIT_AS, &space) != 0) {
+  if (pthread_setattr_default_np(&attributes) != 0 || setrlimit(RLIMIT_STACK, &stack) != 0 ||
+      setrlimit(RLIMIT_AS, &space) != 0) {
     return "cannot set limits";
   }
   std::string text;

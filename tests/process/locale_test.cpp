@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Numbers are printed and read the same in every locale.
-#include "support/subprocess.h"
-
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <clocale>
 #include <locale>
 #include <sstream>
 #include <string>
+
+#include "support/subprocess.h"
 
 namespace attnmux::test {
 namespace {
@@ -25,7 +24,9 @@ std::string everything_with_numbers() {
   const MutableTensorView big(nullptr, Dtype::kBf16, {12, 12345, 8, 64});
   std::string text = explain(big, big, big, big).text + explain(big, big, big, big, {}, {}, {.json = true}).text;
   for (const int32_t topic : {ATTNMUX_DESCRIBE_BACKENDS, ATTNMUX_DESCRIBE_ABI}) {
-    attnmux_describe(topic, [](void* to, const char* part, size_t n) { static_cast<std::string*>(to)->append(part, n); }, &text, nullptr);
+    attnmux_describe(
+        topic, [](void* to, const char* part, size_t n) { static_cast<std::string*>(to)->append(part, n); }, &text,
+        nullptr);
   }
   Plan made;
   text += try_plan(made, big, big, big, big, {.softcap = -1234567.5}).message();
@@ -42,7 +43,8 @@ ATTNMUX_PROBE(german_locale) {
   std::locale::global(std::locale(std::locale(), new German));
   std::ostringstream stream;
   stream << 1234567.5;
-  if (stream.str() != "1.234.567,5" && stream.str().find(',') == std::string::npos) return "the locale did not take: " + stream.str();
+  if (stream.str() != "1.234.567,5" && stream.str().find(',') == std::string::npos)
+    return "the locale did not take: " + stream.str();
   const std::string after = everything_with_numbers();
   if (before != after) return "differs:\n" + before + "\n---\n" + after;
   return before.find("-1234567.5") == std::string::npos ? "no number in " + before : "same";

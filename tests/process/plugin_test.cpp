@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Backends of one's own: registered in the same program, and loaded from a shared library.
-#include "support/catalog.h"
-#include "support/subprocess.h"
-
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <string>
 #include <vector>
+
+#include "support/catalog.h"
+#include "support/subprocess.h"
 
 namespace attnmux::test {
 namespace {
@@ -129,7 +128,8 @@ TEST(Plugins, FeaturesAreRefusedUntilClaimed) {
     EXPECT_NE(told.find(wording), std::string::npos) << told;
   }
   const MutableTensorView half(t.out.data(), Dtype::kFp16, {2, 3, 4, 8});
-  const Status dtype = try_attention(TensorView(t.q.data(), Dtype::kFp16, {2, 3, 4, 8}), TensorView(t.q.data(), Dtype::kFp16, {2, 3, 4, 8}),
+  const Status dtype = try_attention(TensorView(t.q.data(), Dtype::kFp16, {2, 3, 4, 8}),
+                                     TensorView(t.q.data(), Dtype::kFp16, {2, 3, 4, 8}),
                                      TensorView(t.q.data(), Dtype::kFp16, {2, 3, 4, 8}), half, {.backend = acme()});
   EXPECT_EQ(dtype.code(), Code::kUnsupported);
   EXPECT_NE(dtype.message().find("fp16"), std::string_view::npos) << dtype.message();
@@ -220,7 +220,9 @@ TEST(Plugins, OfANewerVersionMayClaimMore) {
 }
 
 TEST(Plugins, FilesThatAreNone) {
-  const std::pair<std::string, std::string> rows[] = {{"", "empty"}, {"/nowhere/libacme.so", "/nowhere/libacme.so"}, {"/dev/null", "/dev/null"},
+  const std::pair<std::string, std::string> rows[] = {{"", "empty"},
+                                                      {"/nowhere/libacme.so", "/nowhere/libacme.so"},
+                                                      {"/dev/null", "/dev/null"},
                                                       {ATTNMUX_SHARED_LIBRARY, "attnmux_plugin_init"}};
   for (const auto& [path, says] : rows) {
     const Status status = try_load_plugin(path);
@@ -253,7 +255,8 @@ ATTNMUX_PROBE(load_skeleton) {
   const std::string told = explain(in, in, in, MutableTensorView(out.data(), {2, 3, 4, 8}), {.backend = backend}).text;
   if (!told.starts_with(name + " → ")) return told;
   const Status again = try_load_plugin(ATTNMUX_SKELETON_KERNEL);
-  if (again.ok() || again.message().find(name) == std::string_view::npos) return "twice: " + std::string(again.message());
+  if (again.ok() || again.message().find(name) == std::string_view::npos)
+    return "twice: " + std::string(again.message());
   return "right";
 }
 

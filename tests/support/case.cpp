@@ -12,7 +12,9 @@ namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
-int64_t total(const std::vector<int64_t>& lengths) { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }
+int64_t total(const std::vector<int64_t>& lengths) {
+  return std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+}
 int64_t largest(const std::vector<int64_t>& lengths) { return *std::max_element(lengths.begin(), lengths.end()); }
 
 // q, k and v have shape (B, S, H, D), packed (T, H, D); the broadcast bits of a spec count from the batch.
@@ -25,10 +27,14 @@ Tensor activation(const Spec& s, const std::vector<int64_t>& lengths, int64_t se
 void fill_values(Tensor& t, const Spec& s, Random& random, Values values) {
   t.fill([&](int64_t) {
     switch (values) {
-      case Values::kIntegers: return static_cast<double>(random.between(-2, 2));
-      case Values::kHuge: return 64.0 * static_cast<double>(random.between(-1, 1));
-      case Values::kZeroQ: return 0.0;
-      default: return s.value_scale * random.normal();
+      case Values::kIntegers:
+        return static_cast<double>(random.between(-2, 2));
+      case Values::kHuge:
+        return 64.0 * static_cast<double>(random.between(-1, 1));
+      case Values::kZeroQ:
+        return 0.0;
+      default:
+        return s.value_scale * random.normal();
     }
   });
 }
@@ -62,10 +68,14 @@ auto reader(const Tensor& t) {
 
 bool padding_attends(Padding kind, int64_t b, int64_t key, int64_t keys, Random& random) {
   switch (kind) {
-    case Padding::kPrefix: return key < keys - (b + 1) * keys / 4;
-    case Padding::kHoles: return random.chance(0.6);
-    case Padding::kEmptyRow: return b != 0 && random.chance(0.8);
-    default: return true;
+    case Padding::kPrefix:
+      return key < keys - (b + 1) * keys / 4;
+    case Padding::kHoles:
+      return random.chance(0.6);
+    case Padding::kEmptyRow:
+      return b != 0 && random.chance(0.8);
+    default:
+      return true;
   }
 }
 
@@ -88,7 +98,8 @@ void fill_bias(Tensor& t, const Spec& s, Random& random) {
 Tensor cumulative(const std::vector<int64_t>& lengths) {
   Tensor t(Dtype::kInt32, {static_cast<int64_t>(lengths.size()) + 1});
   int64_t sum = 0;
-  for (size_t b = 0; b < lengths.size(); ++b) t.set(static_cast<int64_t>(b) + 1, static_cast<double>(sum += lengths[b]));
+  for (size_t b = 0; b < lengths.size(); ++b)
+    t.set(static_cast<int64_t>(b) + 1, static_cast<double>(sum += lengths[b]));
   t.set(0, 0);
   return t;
 }
@@ -195,7 +206,8 @@ const ReferenceInput& Case::reference_input() const {
     in.tokens_q = q_begin;
     in.tokens_kv = kv_begin;
   } else {
-    for (int64_t b = 0; b < s.batch; ++b) in.sequences.push_back({b * s.seqlen_q, s.seqlen_q, b * s.seqlen_kv, s.seqlen_kv});
+    for (int64_t b = 0; b < s.batch; ++b)
+      in.sequences.push_back({b * s.seqlen_q, s.seqlen_q, b * s.seqlen_kv, s.seqlen_kv});
     in.tokens_q = s.batch * s.seqlen_q;
     in.tokens_kv = s.batch * s.seqlen_kv;
   }
@@ -211,7 +223,8 @@ const ReferenceInput& Case::reference_input() const {
   in.softcap = s.softcap;
   in.causal = s.causal;
   in.window = s.window;
-  in.bottom_right = (s.causal && s.causal_align == Align::kBottomRight) || (s.window && s.window_align == Align::kBottomRight);
+  in.bottom_right =
+      (s.causal && s.causal_align == Align::kBottomRight) || (s.window && s.window_align == Align::kBottomRight);
   in.window_left = s.window_left;
   in.window_right = s.window_right;
   in.key_lengths = s.key_lengths;

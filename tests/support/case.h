@@ -24,8 +24,8 @@ struct Case {
   const ReferenceInput& reference_input() const;
   const ReferenceOutput& exact() const;
   const ReferenceOutput& plain() const;
-  /// The textbook loop in the other direction. The tolerance takes the larger error of the two: on a problem of few rows
-  /// one order alone may be right by luck.
+  /// The textbook loop in the other direction. The tolerance takes the larger error of the two: on a problem of few
+  /// rows one order alone may be right by luck.
   const ReferenceOutput& plain_backward() const;
 
   /// Every tensor that a call may read, for "inputs are never written to".

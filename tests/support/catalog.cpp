@@ -10,8 +10,11 @@
 namespace attnmux::test {
 namespace {
 
-const std::map<std::string, int32_t> kDtypeBits = {{"fp32", ATTNMUX_FP32}, {"fp16", ATTNMUX_FP16}, {"bf16", ATTNMUX_BF16},
-                                                   {"fp64", ATTNMUX_FP64}, {"e4m3", ATTNMUX_E4M3}};
+const std::map<std::string, int32_t> kDtypeBits = {{"fp32", ATTNMUX_FP32},
+                                                   {"fp16", ATTNMUX_FP16},
+                                                   {"bf16", ATTNMUX_BF16},
+                                                   {"fp64", ATTNMUX_FP64},
+                                                   {"e4m3", ATTNMUX_E4M3}};
 const std::map<std::string, uint64_t> kFeatureBits = {{"causal", ATTNMUX_MASK_CAUSAL},
                                                       {"window", ATTNMUX_MASK_WINDOW},
                                                       {"key_lengths", ATTNMUX_MASK_KEY_LENGTHS},

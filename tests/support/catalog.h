@@ -5,7 +5,6 @@
 #include <attnmux/attnmux.h>
 
 #include <nlohmann/json.hpp>
-
 #include <string>
 #include <string_view>
 #include <vector>

@@ -33,7 +33,8 @@ class Summary : public ::testing::Environment {
       for (const auto& reason : count.refused) refused += reason.second;
       std::printf("  %-46s %6lld ran %6lld refused\n", name.c_str(), static_cast<long long>(count.ran),
                   static_cast<long long>(refused));
-      for (const auto& [reason, n] : count.refused) std::printf("      %6lld: %s\n", static_cast<long long>(n), reason.c_str());
+      for (const auto& [reason, n] : count.refused)
+        std::printf("      %6lld: %s\n", static_cast<long long>(n), reason.c_str());
     }
     std::fflush(stdout);
   }
@@ -105,14 +106,16 @@ std::string compare_out(const Case& c, const std::vector<double>& got) {
   return text.str();
 }
 
-// As for out, in fp32, and what a sum of P rounded to 16 bits costs where the kernel's class permits that. Scores are sums of terms of size 1 even where they cancel, so an ulp is never taken below 1's.
+// As for out, in fp32, and what a sum of P rounded to 16 bits costs where the kernel's class permits that. Scores are
+// sums of terms of size 1 even where they cancel, so an ulp is never taken below 1's.
 std::string compare_lse(const Case& c, const std::vector<double>& got, double allowance) {
   const std::vector<double>&exact = c.exact().lse, &plain = c.plain().lse, &backward = c.plain_backward().lse;
   double error = 0, plain_error = 0, largest = 1;
   for (size_t i = 0; i < exact.size(); ++i) {
     if (!std::isfinite(exact[i]) || !std::isfinite(got[i])) {
       const bool same = std::isnan(exact[i]) ? !std::isfinite(got[i]) : got[i] == exact[i];
-      if (!same) return "lse[" + std::to_string(i) + "] is " + std::to_string(got[i]) + ", expected " + std::to_string(exact[i]);
+      if (!same)
+        return "lse[" + std::to_string(i) + "] is " + std::to_string(got[i]) + ", expected " + std::to_string(exact[i]);
       continue;
     }
     error = std::max(error, std::fabs(got[i] - exact[i]));
@@ -150,7 +153,8 @@ void check_refusal(const Case& c, const Target& target, const Result& r) {
 
 Result run(const Case& c, const Target& target, const ExecContext& exec) {
   Result r{{}, c.make_out(), c.make_lse()};
-  r.status = try_attention(c.q.view(), c.k.view(), c.v.view(), r.out.mutable_view(), options_for(c, target, &r.lse), exec);
+  r.status =
+      try_attention(c.q.view(), c.k.view(), c.v.view(), r.out.mutable_view(), options_for(c, target, &r.lse), exec);
   return r;
 }
 
@@ -216,7 +220,8 @@ void check(const Case& c, const Target& target) {
     EXPECT_TRUE(same_elements(direct, planned)) << "planned with " << threads << " threads differs";
   }
 
-  for (size_t i = 0; i < before.size(); ++i) EXPECT_EQ(c.inputs()[i]->bytes(), before[i]) << "input " << i << " was written to";
+  for (size_t i = 0; i < before.size(); ++i)
+    EXPECT_EQ(c.inputs()[i]->bytes(), before[i]) << "input " << i << " was written to";
 }
 
 void conform(const Case& c) {
@@ -238,7 +243,8 @@ void conform(const Case& c) {
 std::vector<Dtype> tested_dtypes() {
   std::vector<Dtype> dtypes;
   for (const Dtype dtype : {Dtype::kFp32, Dtype::kFp16, Dtype::kBf16, Dtype::kFp64}) {
-    if (std::any_of(kernels().begin(), kernels().end(), [&](const Target& t) { return t.takes(dtype); })) dtypes.push_back(dtype);
+    if (std::any_of(kernels().begin(), kernels().end(), [&](const Target& t) { return t.takes(dtype); }))
+      dtypes.push_back(dtype);
   }
   return dtypes;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a case on kernels and holds the result to the contract: tolerance, log-sum-exp, untouched surroundings and inputs,
-// planned = unplanned, any number of threads, refusals with a reason.
+// Runs a case on kernels and holds the result to the contract: tolerance, log-sum-exp, untouched surroundings and
+// inputs, planned = unplanned, any number of threads, refusals with a reason.
 #pragma once
 
 #include "support/case.h"

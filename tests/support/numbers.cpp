@@ -10,17 +10,21 @@ namespace attnmux::test {
 namespace {
 
 struct Format {
-  int precision;      // significand bits, the hidden one included
-  int min_exponent;   // of the smallest normal number, value 2^min_exponent
-  int max_exponent;   // of the largest finite number
+  int precision;     // significand bits, the hidden one included
+  int min_exponent;  // of the smallest normal number, value 2^min_exponent
+  int max_exponent;  // of the largest finite number
 };
 
 Format format_of(Dtype dtype) {
   switch (dtype) {
-    case Dtype::kFp16: return {11, -14, 15};
-    case Dtype::kBf16: return {8, -126, 127};
-    case Dtype::kFp32: return {24, -126, 127};
-    default: return {53, -1022, 1023};
+    case Dtype::kFp16:
+      return {11, -14, 15};
+    case Dtype::kBf16:
+      return {8, -126, 127};
+    case Dtype::kFp32:
+      return {24, -126, 127};
+    default:
+      return {53, -1022, 1023};
   }
 }
 
@@ -45,7 +49,8 @@ void write(void* element, T value) {
 double from_half(uint16_t bits) {
   const double sign = bits & 0x8000 ? -1 : 1;
   const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  if (exponent == 31) return fraction ? std::numeric_limits<double>::quiet_NaN() : sign * std::numeric_limits<double>::infinity();
+  if (exponent == 31)
+    return fraction ? std::numeric_limits<double>::quiet_NaN() : sign * std::numeric_limits<double>::infinity();
   if (exponent == 0) return sign * std::ldexp(fraction, -24);
   return sign * std::ldexp(1024 + fraction, exponent - 25);
 }
@@ -55,7 +60,8 @@ uint16_t to_half(double value) {  // `value` is representable
   if (std::isnan(value)) return 0x7E00;
   if (std::isinf(value)) return sign | 0x7C00;
   const double magnitude = std::fabs(value);
-  if (magnitude < std::ldexp(1.0, -14)) return static_cast<uint16_t>(sign | static_cast<int>(std::ldexp(magnitude, 24)));
+  if (magnitude < std::ldexp(1.0, -14))
+    return static_cast<uint16_t>(sign | static_cast<int>(std::ldexp(magnitude, 24)));
   const int e = std::ilogb(magnitude);
   const int fraction = static_cast<int>(std::ldexp(magnitude, 10 - e)) - 1024;
   return static_cast<uint16_t>(sign | (e + 15) << 10 | fraction);
@@ -65,12 +71,16 @@ uint16_t to_half(double value) {  // `value` is representable
 
 size_t size_of(Dtype dtype) {
   switch (dtype) {
-    case Dtype::kFp64: return 8;
+    case Dtype::kFp64:
+      return 8;
     case Dtype::kFp32:
-    case Dtype::kInt32: return 4;
+    case Dtype::kInt32:
+      return 4;
     case Dtype::kFp16:
-    case Dtype::kBf16: return 2;
-    default: return 1;
+    case Dtype::kBf16:
+      return 2;
+    default:
+      return 1;
   }
 }
 
@@ -97,27 +107,39 @@ double ulp_at(Dtype dtype, double value) {
 
 double load(Dtype dtype, const void* element) {
   switch (dtype) {
-    case Dtype::kFp64: return read<double>(element);
-    case Dtype::kFp32: return static_cast<double>(read<float>(element));
-    case Dtype::kFp16: return from_half(read<uint16_t>(element));
-    case Dtype::kBf16: return static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(read<uint16_t>(element)) << 16));
-    case Dtype::kInt32: return read<int32_t>(element);
-    default: return read<uint8_t>(element);
+    case Dtype::kFp64:
+      return read<double>(element);
+    case Dtype::kFp32:
+      return static_cast<double>(read<float>(element));
+    case Dtype::kFp16:
+      return from_half(read<uint16_t>(element));
+    case Dtype::kBf16:
+      return static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(read<uint16_t>(element)) << 16));
+    case Dtype::kInt32:
+      return read<int32_t>(element);
+    default:
+      return read<uint8_t>(element);
   }
 }
 
 void store(Dtype dtype, void* element, double value) {
   switch (dtype) {
-    case Dtype::kFp64: return write(element, value);
-    case Dtype::kFp32: return write(element, static_cast<float>(value));
-    case Dtype::kFp16: return write(element, to_half(round_to(dtype, value)));
+    case Dtype::kFp64:
+      return write(element, value);
+    case Dtype::kFp32:
+      return write(element, static_cast<float>(value));
+    case Dtype::kFp16:
+      return write(element, to_half(round_to(dtype, value)));
     case Dtype::kBf16: {
       const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(round_to(dtype, value)));
       return write(element, static_cast<uint16_t>(std::isnan(value) ? 0x7FC0 : bits >> 16));
     }
-    case Dtype::kInt32: return write(element, static_cast<int32_t>(value));
-    case Dtype::kBool: return write(element, static_cast<uint8_t>(value != 0));
-    default: return write(element, static_cast<uint8_t>(value));
+    case Dtype::kInt32:
+      return write(element, static_cast<int32_t>(value));
+    case Dtype::kBool:
+      return write(element, static_cast<uint8_t>(value != 0));
+    default:
+      return write(element, static_cast<uint8_t>(value));
   }
 }
 

@@ -27,9 +27,9 @@ class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
   uint64_t bits();
-  double uniform();                                  // [0, 1)
-  double normal();                                   // mean 0, deviation 1
-  int64_t between(int64_t low, int64_t high);        // both ends included
+  double uniform();                            // [0, 1)
+  double normal();                             // mean 0, deviation 1
+  int64_t between(int64_t low, int64_t high);  // both ends included
   bool chance(double p) { return uniform() < p; }
   template <typename Choices>
   auto pick(const Choices& choices) {

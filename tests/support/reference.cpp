@@ -37,8 +37,8 @@ T softmax_row(const std::vector<T>& score, const std::vector<bool>& keep, std::v
   return nan ? std::numeric_limits<T>::quiet_NaN() : largest + std::log(sum);
 }
 
-// T: the arithmetic. Probabilities are rounded to `rounded_to`, unless that is kNone, and so is the output. `backward` sums
-// from the last dimension and the last key.
+// T: the arithmetic. Probabilities are rounded to `rounded_to`, unless that is kNone, and so is the output. `backward`
+// sums from the last dimension and the last key.
 template <typename T>
 ReferenceOutput attend(const ReferenceInput& in, Dtype rounded_to, bool backward) {
   const size_t d = static_cast<size_t>(in.head_dim), dv = static_cast<size_t>(in.head_dim_v);
@@ -116,7 +116,8 @@ bool positions_attend(const ReferenceInput& in, int64_t b, int64_t i, int64_t j)
 }
 
 ReferenceOutput exact_reference(const ReferenceInput& in) {
-  return in.dtype == Dtype::kFp64 ? attend<long double>(in, Dtype::kNone, false) : attend<double>(in, Dtype::kNone, false);
+  return in.dtype == Dtype::kFp64 ? attend<long double>(in, Dtype::kNone, false)
+                                  : attend<double>(in, Dtype::kNone, false);
 }
 
 ReferenceOutput plain_reference(const ReferenceInput& in, bool backward) {

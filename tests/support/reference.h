@@ -5,12 +5,12 @@
 // sequences have equal length.
 #pragma once
 
-#include "support/numbers.h"
-
 #include <cstdint>
 #include <functional>
 #include <optional>
 #include <vector>
+
+#include "support/numbers.h"
 
 namespace attnmux::test {
 
@@ -25,10 +25,10 @@ struct ReferenceInput {
 
   double scale = 1, softcap = 0;
   bool causal = false, window = false, bottom_right = false;
-  int64_t window_left = 0, window_right = 0;       // -1: unlimited
-  std::vector<int32_t> key_lengths;                // per sequence; empty: all keys
-  std::function<bool(int64_t b, int64_t key)> padding;                                 // true = attend; empty: no such mask
-  std::function<bool(int64_t b, int64_t head, int64_t query, int64_t key)> dense;      // true = attend
+  int64_t window_left = 0, window_right = 0;                                       // -1: unlimited
+  std::vector<int32_t> key_lengths;                                                // per sequence; empty: all keys
+  std::function<bool(int64_t b, int64_t key)> padding;                             // true = attend; empty: no such mask
+  std::function<bool(int64_t b, int64_t head, int64_t query, int64_t key)> dense;  // true = attend
   std::function<double(int64_t b, int64_t head, int64_t query, int64_t key)> bias;
   std::optional<double> dropout;
   uint64_t dropout_seed = 0, dropout_offset = 0;
@@ -41,8 +41,9 @@ struct ReferenceOutput {
 
 /// In double; for fp64 inputs in long double.
 ReferenceOutput exact_reference(const ReferenceInput& input);
-/// The textbook loop of the tolerance rule: fp32 scores and softmax, P rounded to the input type, fp32 accumulation, output
-/// rounded. fp32 inputs: fp32 throughout; fp64 inputs: fp64 throughout. `backward` sums from the last element to the first.
+/// The textbook loop of the tolerance rule: fp32 scores and softmax, P rounded to the input type, fp32 accumulation,
+/// output rounded. fp32 inputs: fp32 throughout; fp64 inputs: fp64 throughout. `backward` sums from the last element to
+/// the first.
 ReferenceOutput plain_reference(const ReferenceInput& input, bool backward = false);
 
 /// May query `query` of sequence `b` attend to `key`, by causal, window, lengths and padding (not by dense or bias)?

@@ -73,11 +73,14 @@ std::string Spec::text() const {
   if (causal) text << " causal" << name_of(causal_align);
   if (window) text << " window(" << window_left << "," << window_right << ")" << name_of(window_align);
   if (!key_lengths.empty()) text << " key_lengths" << list_text(key_lengths);
-  if (padding != Padding::kNone) text << " padding" << static_cast<int>(padding) << " " << attnmux::test::name_of(padding_dtype);
-  if (dense) text << " dense " << dims_text(dense_dims) << "/" << static_cast<int>(dense_broadcast) << " density " << dense_density;
+  if (padding != Padding::kNone)
+    text << " padding" << static_cast<int>(padding) << " " << attnmux::test::name_of(padding_dtype);
+  if (dense)
+    text << " dense " << dims_text(dense_dims) << "/" << static_cast<int>(dense_broadcast) << " density "
+         << dense_density;
   if (bias != BiasKind::kNone) {
-    text << " bias" << static_cast<int>(bias) << " " << attnmux::test::name_of(bias_dtype) << " " << dims_text(bias_dims)
-         << "/" << static_cast<int>(bias_broadcast);
+    text << " bias" << static_cast<int>(bias) << " " << attnmux::test::name_of(bias_dtype) << " "
+         << dims_text(bias_dims) << "/" << static_cast<int>(bias_broadcast);
   }
   if (scale) text << " scale " << *scale;
   if (softcap != 0) text << " softcap " << softcap;

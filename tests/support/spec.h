@@ -2,12 +2,12 @@
 // One attention call as a test writes it down: shapes, masks, values, layouts. A Case (case.h) makes tensors of it.
 #pragma once
 
-#include "support/tensor.h"
-
 #include <array>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "support/tensor.h"
 
 namespace attnmux::test {
 
@@ -57,7 +57,7 @@ struct Spec {
 
   // Packed sequences: one entry per sequence; batch, seqlen_q and seqlen_kv are then ignored.
   std::vector<int64_t> lengths_q = {}, lengths_kv = {};
-  bool tight_max_seqlen = true;  // false leaves max_seqlen at 0
+  bool tight_max_seqlen = true;    // false leaves max_seqlen at 0
   bool shared_cu_seqlens = false;  // one tensor for q and kv
 
   Layout layout_q = Layout::kContiguous, layout_k = Layout::kContiguous, layout_v = Layout::kContiguous;

@@ -111,7 +111,8 @@ Finished run_command(const std::vector<std::string>& given, const Variables& var
   bool timed_out = child < 0;
   for (char buffer[4096]; !timed_out;) {
     pollfd wait{ends[0], POLLIN, 0};
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
     timed_out = left <= 0;
     if (timed_out || poll(&wait, 1, static_cast<int>(left)) <= 0) continue;
     const ssize_t n = read(ends[0], buffer, sizeof(buffer));

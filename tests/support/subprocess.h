@@ -11,7 +11,7 @@
 namespace attnmux::test {
 
 struct Finished {
-  int exit_code = -1;  // 128 + signal if a signal ended it; kTimedOut if it had to be stopped
+  int exit_code = -1;    // 128 + signal if a signal ended it; kTimedOut if it had to be stopped
   std::string returned;  // what the probe returned
   std::string output;    // stdout and stderr
   static constexpr int kTimedOut = 1000;
@@ -38,7 +38,7 @@ struct Probe {
 }  // namespace attnmux::test
 
 /// ATTNMUX_PROBE(name) { … return text; }
-#define ATTNMUX_PROBE(name)                                                        \
-  static std::string probe_##name();                                               \
-  static const ::attnmux::test::Probe register_##name(#name, &probe_##name);       \
+#define ATTNMUX_PROBE(name)                                                  \
+  static std::string probe_##name();                                         \
+  static const ::attnmux::test::Probe register_##name(#name, &probe_##name); \
   static std::string probe_##name()

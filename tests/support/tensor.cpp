@@ -41,15 +41,15 @@ Tensor::Tensor(Dtype dtype, std::vector<int64_t> shape, Layout layout, uint32_t 
       low += strides_[dim] * std::max<int64_t>(shape_[dim] - 1, 0);
     }
   }
-  const int64_t offset = layout == Layout::kPadded ? 1 : layout == Layout::kInterleaved ? std::max<int64_t>(rank ? shape_[rank - 1] : 1, 1) : 0;
+  const int64_t offset = layout == Layout::kPadded        ? 1
+                         : layout == Layout::kInterleaved ? std::max<int64_t>(rank ? shape_[rank - 1] : 1, 1)
+                                                          : 0;
   const size_t size = size_of(dtype_);
   storage_.assign(static_cast<size_t>(reach + offset + 2 * guard) * size, kPattern);
   origin_ = static_cast<size_t>(guard + offset - low) * size;
 }
 
-int64_t Tensor::count() const {
-  return std::accumulate(shape_.begin(), shape_.end(), int64_t{1}, std::multiplies<>());
-}
+int64_t Tensor::count() const { return std::accumulate(shape_.begin(), shape_.end(), int64_t{1}, std::multiplies<>()); }
 
 size_t Tensor::position(int64_t index) const {
   int64_t offset = 0;
@@ -72,7 +72,8 @@ void Tensor::fill(const std::function<double(int64_t)>& value) {
 
 TensorView Tensor::view() const {
   if (!given()) return {};
-  return TensorView(storage_.data() + origin_, dtype_, std::span<const int64_t>(shape_), std::span<const int64_t>(strides_));
+  return TensorView(storage_.data() + origin_, dtype_, std::span<const int64_t>(shape_),
+                    std::span<const int64_t>(strides_));
 }
 
 MutableTensorView Tensor::mutable_view() {
@@ -83,7 +84,8 @@ MutableTensorView Tensor::mutable_view() {
 
 void Tensor::poison() {
   std::fill(storage_.begin(), storage_.end(), kPattern);
-  const bool real = dtype_ == Dtype::kFp16 || dtype_ == Dtype::kBf16 || dtype_ == Dtype::kFp32 || dtype_ == Dtype::kFp64;
+  const bool real =
+      dtype_ == Dtype::kFp16 || dtype_ == Dtype::kBf16 || dtype_ == Dtype::kFp32 || dtype_ == Dtype::kFp64;
   fill([&](int64_t) { return real ? std::numeric_limits<double>::quiet_NaN() : 0xA5; });
 }
 

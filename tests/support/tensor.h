@@ -3,11 +3,11 @@
 // known to the byte; inputs end where their memory ends, so that a sanitizer sees the first element read beyond.
 #pragma once
 
-#include "support/numbers.h"
-
 #include <cstddef>
 #include <functional>
 #include <vector>
+
+#include "support/numbers.h"
 
 namespace attnmux::test {
 
@@ -21,7 +21,8 @@ enum class Layout {
 };
 inline constexpr Layout kInputLayouts[] = {Layout::kContiguous, Layout::kTransposed, Layout::kPadded, Layout::kReversed,
                                            Layout::kInterleaved};
-inline constexpr Layout kOutputLayouts[] = {Layout::kContiguous, Layout::kTransposed, Layout::kPadded, Layout::kInterleaved};
+inline constexpr Layout kOutputLayouts[] = {Layout::kContiguous, Layout::kTransposed, Layout::kPadded,
+                                            Layout::kInterleaved};
 std::string name_of(Layout layout);
 
 class Tensor {

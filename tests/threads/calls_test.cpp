@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Calls on many threads at once give, bit for bit, what they give alone.
-#include "support/conform.h"
-#include "support/pools.h"
-
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <barrier>
 #include <thread>
+
+#include "support/conform.h"
+#include "support/pools.h"
 
 namespace attnmux::test {
 namespace {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scopes on many threads: each thread sees its own, whatever the others do.
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <atomic>

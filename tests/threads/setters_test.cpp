@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything that may be set, set while other threads run the model.
-#include "support/pools.h"
-
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -12,6 +9,8 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "support/pools.h"
 
 namespace attnmux {
 namespace {
@@ -81,7 +80,11 @@ TEST(SettersOnThreads, OfTheProcessDefaultWhileCallsRun) {
         const Backend b = default_attention_backend();
         wrong += b != Backend("flash") && b != Backend("xformers") && b != Backend("native");
       },
-      [](int round) { set_default_attention_backend(round % 3 == 0 ? Backend("flash") : round % 3 == 1 ? Backend("xformers") : Backend{}); },
+      [](int round) {
+        set_default_attention_backend(round % 3 == 0   ? Backend("flash")
+                                      : round % 3 == 1 ? Backend("xformers")
+                                                       : Backend{});
+      },
       500);
   set_default_attention_backend({});
   EXPECT_EQ(wrong.load(), 0);
@@ -133,7 +136,8 @@ TEST(SettersOnThreads, OfTheAllocatorWhileCallsRun) {
         wrong += !try_attention(t.in(), t.in(), t.in(), t.result(), {.backend = "_native_math"}).ok();
       },
       [&](int round) {
-        ASSERT_EQ(attnmux_set_allocator(&Counter::allocate, &Counter::deallocate, &counters[round % 2], nullptr), ATTNMUX_OK);
+        ASSERT_EQ(attnmux_set_allocator(&Counter::allocate, &Counter::deallocate, &counters[round % 2], nullptr),
+                  ATTNMUX_OK);
         Tensors t;
         attention(t.in(), t.in(), t.in(), t.result(), {.backend = "_native_math"});
       },
@@ -157,7 +161,8 @@ TEST(SettersOnThreads, OfTheLogSinkWhileScopesAreMisused) {
         std::thread([&] { scope.reset(); }).join();
       },
       [&](int round) {
-        set_log_sink([](void* count, const char*, size_t) { ++*static_cast<std::atomic<int>*>(count); }, &lines[round % 2]);
+        set_log_sink([](void* count, const char*, size_t) { ++*static_cast<std::atomic<int>*>(count); },
+                     &lines[round % 2]);
         std::this_thread::yield();
       },
       200);

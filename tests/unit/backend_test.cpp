@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names of backends: at compile time, at run time, and what each says about itself.
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
-
-#include "support/catalog.h"
 
 #include <set>
 #include <string>
+
+#include "support/catalog.h"
 
 namespace attnmux {
 namespace {
@@ -28,26 +27,26 @@ TEST(BackendNames, KeepTheirIds) {
     Backend backend;
     int id;
   } ids[] = {{"native", 1},
-                                         {"_native_math", 2},
-                                         {"_native_flash", 3},
-                                         {"_native_efficient", 4},
-                                         {"_native_cudnn", 5},
-                                         {"_native_xla", 6},
-                                         {"_native_npu", 7},
-                                         {"flex", 8},
-                                         {"flash", 9},
-                                         {"flash_varlen", 10},
-                                         {"_flash_3", 11},
-                                         {"_flash_varlen_3", 12},
-                                         {"_flash_3_hub", 13},
-                                         {"sage", 14},
-                                         {"sage_varlen", 15},
-                                         {"_sage_qk_int8_pv_fp16_cuda", 16},
-                                         {"_sage_qk_int8_pv_fp16_triton", 17},
-                                         {"_sage_qk_int8_pv_fp8_cuda", 18},
-                                         {"_sage_qk_int8_pv_fp8_cuda_sm90", 19},
-                                         {"xformers", 20},
-                                         {"auto", 21}};
+             {"_native_math", 2},
+             {"_native_flash", 3},
+             {"_native_efficient", 4},
+             {"_native_cudnn", 5},
+             {"_native_xla", 6},
+             {"_native_npu", 7},
+             {"flex", 8},
+             {"flash", 9},
+             {"flash_varlen", 10},
+             {"_flash_3", 11},
+             {"_flash_varlen_3", 12},
+             {"_flash_3_hub", 13},
+             {"sage", 14},
+             {"sage_varlen", 15},
+             {"_sage_qk_int8_pv_fp16_cuda", 16},
+             {"_sage_qk_int8_pv_fp16_triton", 17},
+             {"_sage_qk_int8_pv_fp8_cuda", 18},
+             {"_sage_qk_int8_pv_fp8_cuda_sm90", 19},
+             {"xformers", 20},
+             {"auto", 21}};
   for (const auto& [backend, id] : ids) {
     EXPECT_EQ(backend.id(), id);
     EXPECT_EQ(Backend::find(backend.name()), backend);
@@ -60,13 +59,17 @@ TEST(BackendNames, UnknownOnesNameTheClosest) {
   EXPECT_EQ(Backend::find(""), std::nullopt);
   EXPECT_EQ(Backend::find("FLASH"), std::nullopt);
   EXPECT_EQ(Backend::find("flash "), std::nullopt);
-  const std::pair<std::string, std::string> rows[] = {
-      {"flsh", "\"flash\""}, {"nativ", "\"native\""}, {"_flash3", "\"_flash_3\""}, {"Sage", "\"sage\""}, {"xformer", "\"xformers\""}};
+  const std::pair<std::string, std::string> rows[] = {{"flsh", "\"flash\""},
+                                                      {"nativ", "\"native\""},
+                                                      {"_flash3", "\"_flash_3\""},
+                                                      {"Sage", "\"sage\""},
+                                                      {"xformer", "\"xformers\""}};
   for (const auto& [wrong, closest] : rows) {
     Backend backend;
     const Status status = Backend::try_named(wrong, backend);
     EXPECT_EQ(status.code(), Code::kUnknownBackend);
-    EXPECT_TRUE(status.message().starts_with("[attention] backend \"" + wrong + "\" does not exist")) << status.message();
+    EXPECT_TRUE(status.message().starts_with("[attention] backend \"" + wrong + "\" does not exist"))
+        << status.message();
     EXPECT_NE(status.message().find(closest), std::string_view::npos) << status.message();
     EXPECT_FALSE(backend);
     try {
@@ -128,7 +131,8 @@ TEST(BackendTable, HasEveryNameWithAReasonWhereItIsMissing) {
 
 // What the issue promises to run without a GPU, and no more than that.
 TEST(BackendTable, OnThisMachine) {
-  const std::set<std::string> expected = {"native", "_native_math", "_native_flash", "_native_efficient", "flash", "flash_varlen", "xformers"};
+  const std::set<std::string> expected = {"native", "_native_math", "_native_flash", "_native_efficient",
+                                          "flash",  "flash_varlen", "xformers"};
   std::set<std::string> available;
   for (const auto& row : test::describe(ATTNMUX_DESCRIBE_BACKENDS)) {
     if (row.at("available").get<bool>() && !row.at("plugin").get<bool>()) available.insert(row.at("name"));
@@ -155,8 +159,9 @@ TEST(BackendTable, MissingBackendsAreRefusedWithTheirReason) {
     const std::string name = row.at("name"), reason = row.at("reason");
     const Backend backend = Backend::named(name);
     Plan plan;
-    for (const Status& status : {try_attention(t, t, t, out, {.backend = backend}), try_plan(plan, t, t, t, out, {.backend = backend}),
-                                 try_set_default_attention_backend(backend), backend.available()}) {
+    for (const Status& status :
+         {try_attention(t, t, t, out, {.backend = backend}), try_plan(plan, t, t, t, out, {.backend = backend}),
+          try_set_default_attention_backend(backend), backend.available()}) {
       EXPECT_EQ(status.code(), Code::kUnavailable) << status.message();
       EXPECT_TRUE(status.message().starts_with("[attention] backend \"" + name + "\"")) << status.message();
       EXPECT_NE(status.message().find(reason), std::string_view::npos) << status.message();

@@ -2,7 +2,6 @@
 // Every wrong argument: the message starts with "[attention]", names the argument, its value and what is accepted, and
 // every verb says the same.
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -91,7 +90,8 @@ TEST_P(BadInput, IsRefusedByEveryVerb) {
     EXPECT_EQ(status.code(), Code::kInvalidArgument) << status.message();
     EXPECT_TRUE(status.message().starts_with("[attention] ")) << status.message();
     for (const std::string& word : GetParam().says) {
-      EXPECT_NE(status.message().find(word), std::string_view::npos) << "no \"" << word << "\" in: " << status.message();
+      EXPECT_NE(status.message().find(word), std::string_view::npos)
+          << "no \"" << word << "\" in: " << status.message();
     }
     EXPECT_EQ(status.message(), ways[0].message());
   }
@@ -118,11 +118,17 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"batch_of_out", [](Call& c) { c.tout.shape[0] = 1; }, {"out", "(1, 4, 6, 8)", "1", "2"}},
         Row{"rows_of_out", [](Call& c) { c.tout.shape[1] = 3; }, {"out", "(2, 3, 6, 8)", "3", "4"}},
         Row{"heads_of_out", [](Call& c) { c.tout.shape[2] = 2; }, {"out", "(2, 4, 2, 8)", "2", "6"}},
-        Row{"head_dim_of_out", [](Call& c) { c.tout.shape[3] = 4; }, {"out", "(2, 4, 6, 4)", "4", "8", "head_dim of v"}},
-        Row{"heads_not_a_multiple", [](Call& c) { c.tq.shape[2] = c.tout.shape[2] = 5; }, {"q", "5", "k", "2", "multiple"}},
+        Row{"head_dim_of_out",
+            [](Call& c) { c.tout.shape[3] = 4; },
+            {"out", "(2, 4, 6, 4)", "4", "8", "head_dim of v"}},
+        Row{"heads_not_a_multiple",
+            [](Call& c) { c.tq.shape[2] = c.tout.shape[2] = 5; },
+            {"q", "5", "k", "2", "multiple"}},
         Row{"no_key_heads", [](Call& c) { c.tk.shape[2] = c.tv.shape[2] = 0; }, {"q", "6", "k", "0", "multiple"}},
         Row{"head_dim_0", [](Call& c) { c.tq.shape[3] = c.tk.shape[3] = 0; }, {"head_dim of q", "0", "1 or more"}},
-        Row{"head_dim_of_v_0", [](Call& c) { c.tv.shape[3] = c.tout.shape[3] = 0; }, {"head_dim of v", "0", "1 or more"}},
+        Row{"head_dim_of_v_0",
+            [](Call& c) { c.tv.shape[3] = c.tout.shape[3] = 0; },
+            {"head_dim of v", "0", "1 or more"}},
         Row{"negative_extent", [](Call& c) { c.tq.shape[1] = -4; }, {"q", "shape[1]", "-4", "0 or more"}},
         Row{"overflowing_sizes",
             [](Call& c) { c.tq.shape[0] = int64_t{1} << 40, c.tq.shape[1] = int64_t{1} << 40; },
@@ -136,7 +142,9 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"last_stride_of_k", [](Call& c) { c.tk.strides[3] = 0; }, {"k", "strides[3]", "0", "contiguous"}},
         Row{"last_stride_of_v", [](Call& c) { c.tv.strides[3] = -1; }, {"v", "strides[3]", "-1", "contiguous"}},
         Row{"last_stride_of_out", [](Call& c) { c.tout.strides[3] = 2; }, {"out", "strides[3]", "2", "contiguous"}},
-        Row{"out_overlaps_itself_zero", [](Call& c) { c.tout.strides[0] = 0; }, {"out", "strides[0]", "0", "share memory"}},
+        Row{"out_overlaps_itself_zero",
+            [](Call& c) { c.tout.strides[0] = 0; },
+            {"out", "strides[0]", "0", "share memory"}},
         Row{"out_overlaps_itself_short", [](Call& c) { c.tout.strides[1] = 40; }, {"out", "strides", "share memory"}},
         Row{"out_backwards", [](Call& c) { c.tout.strides[1] = -48; }, {"out", "strides[1]", "-48", "positive"}},
         Row{"dtype_of_k", [](Call& c) { c.tk.dtype = ATTNMUX_FP16; }, {"k", "dtype", "fp16", "fp32"}},
@@ -164,7 +172,9 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"out_is_k",
             [](Call& c) { c.tk = TensorView(c.out.data(), {2, 4, 2, 8}).c(), c.tv.shape[1] = 4; },
             {"out", "overlaps", "k"}},
-        Row{"out_touches_v_by_one", [](Call& c) { c.tv.data = c.out.data() + c.out.size() - 1; }, {"out", "overlaps", "v"}},
+        Row{"out_touches_v_by_one",
+            [](Call& c) { c.tv.data = c.out.data() + c.out.size() - 1; },
+            {"out", "overlaps", "v"}},
         Row{"lse_is_out",
             [](Call& c) { c.o.set |= ATTNMUX_LSE, c.o.lse = MutableTensorView(c.out.data(), {2, 6, 4}).c(); },
             {"out", "overlaps", "lse"}},
@@ -196,12 +206,16 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"scale_nan", [](Call& c) { c.o.set |= ATTNMUX_SCALE, c.o.scale = kNan; }, {"scale", "nan", "finite"}},
         Row{"scale_inf", [](Call& c) { c.o.set |= ATTNMUX_SCALE, c.o.scale = -kInf; }, {"scale", "-inf", "finite"}},
         Row{"scale_unset", [](Call& c) { c.o.scale = 2.5; }, {"scale", "2.5", "ATTNMUX_SCALE"}},
-        Row{"softcap_negative", [](Call& c) { c.o.set |= ATTNMUX_SOFTCAP, c.o.softcap = -1.5; }, {"softcap", "-1.5", "0"}},
+        Row{"softcap_negative",
+            [](Call& c) { c.o.set |= ATTNMUX_SOFTCAP, c.o.softcap = -1.5; },
+            {"softcap", "-1.5", "0"}},
         Row{"softcap_nan", [](Call& c) { c.o.set |= ATTNMUX_SOFTCAP, c.o.softcap = kNan; }, {"softcap", "nan"}},
         Row{"softcap_inf", [](Call& c) { c.o.set |= ATTNMUX_SOFTCAP, c.o.softcap = kInf; }, {"softcap", "inf"}},
         Row{"softcap_unset", [](Call& c) { c.o.softcap = 30; }, {"softcap", "30", "ATTNMUX_SOFTCAP"}},
         Row{"dropout_1", [](Call& c) { c.o.set |= ATTNMUX_DROPOUT, c.o.dropout_p = 1; }, {"dropout.p", "1", "below 1"}},
-        Row{"dropout_negative", [](Call& c) { c.o.set |= ATTNMUX_DROPOUT, c.o.dropout_p = -0.25; }, {"dropout.p", "-0.25", "0 or more"}},
+        Row{"dropout_negative",
+            [](Call& c) { c.o.set |= ATTNMUX_DROPOUT, c.o.dropout_p = -0.25; },
+            {"dropout.p", "-0.25", "0 or more"}},
         Row{"dropout_nan", [](Call& c) { c.o.set |= ATTNMUX_DROPOUT, c.o.dropout_p = kNan; }, {"dropout.p", "nan"}},
         Row{"dropout_without_seed", [](Call& c) { c.o.dropout_p = 0.5; }, {"dropout.p", "0.5", "seed"}},
         Row{"dropout_offset",
@@ -308,23 +322,35 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"not_from_0", [](Call& c) { c.pack({1, 3, 8}, {0, 5, 10}); }, {"varlen.cu_seqlens_q[0]", "1", "0"}},
         Row{"falling", [](Call& c) { c.pack({0, 8, 7}, {0, 5, 10}); }, {"varlen.cu_seqlens_q[2]", "7", "8"}},
         Row{"falling_kv", [](Call& c) { c.pack({0, 3, 8}, {0, -5, 10}); }, {"varlen.cu_seqlens_kv[1]", "-5", "0"}},
-        Row{"short_of_the_tokens", [](Call& c) { c.pack({0, 3, 7}, {0, 5, 10}); }, {"varlen.cu_seqlens_q[2]", "7", "8", "tokens of q"}},
-        Row{"beyond_the_tokens", [](Call& c) { c.pack({0, 3, 8}, {0, 5, 12}); }, {"varlen.cu_seqlens_kv[2]", "12", "10"}},
+        Row{"short_of_the_tokens",
+            [](Call& c) { c.pack({0, 3, 7}, {0, 5, 10}); },
+            {"varlen.cu_seqlens_q[2]", "7", "8", "tokens of q"}},
+        Row{"beyond_the_tokens",
+            [](Call& c) { c.pack({0, 3, 8}, {0, 5, 12}); },
+            {"varlen.cu_seqlens_kv[2]", "12", "10"}},
         Row{"longer_than_max",
             [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.max_seqlen_q = 4; },
             {"varlen.cu_seqlens_q", "sequence 1", "5", "max_seqlen", "4"}},
-        Row{"max_negative", [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.max_seqlen_kv = -2; }, {"max_seqlen_kv", "-2", "0"}},
+        Row{"max_negative",
+            [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.max_seqlen_kv = -2; },
+            {"max_seqlen_kv", "-2", "0"}},
         Row{"max_without_packing", [](Call& c) { c.o.max_seqlen_q = 4; }, {"max_seqlen", "4", "cu_seqlens"}},
         Row{"different_counts", [](Call& c) { c.pack({0, 3, 8}, {0, 10}); }, {"varlen.cu_seqlens_kv", "2", "3"}},
         Row{"no_entries", [](Call& c) { c.pack({}, {}); }, {"varlen.cu_seqlens_q", "B+1"}},
-        Row{"kv_missing", [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.cu_seqlens_kv = {}; }, {"varlen.cu_seqlens_kv", "dtype"}},
+        Row{"kv_missing",
+            [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.cu_seqlens_kv = {}; },
+            {"varlen.cu_seqlens_kv", "dtype"}},
         Row{"dtype",
             [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.cu_seqlens_q.dtype = ATTNMUX_FP32; },
             {"varlen.cu_seqlens_q", "fp32", "int32"}},
-        Row{"rank", [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.cu_seqlens_q.ndim = 0; }, {"varlen.cu_seqlens_q", "(B+1)"}},
+        Row{"rank",
+            [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), c.o.cu_seqlens_q.ndim = 0; },
+            {"varlen.cu_seqlens_q", "(B+1)"}},
         Row{"unset", [](Call& c) { c.o.cu_seqlens_q = c.lengths(); }, {"varlen.cu_seqlens_q", "ATTNMUX_VARLEN"}},
         Row{"lengths_beyond_the_sequence",
-            [](Call& c) { c.pack({0, 3, 8}, {0, 2, 10}), c.ints = {3, 8}, Mask::key_lengths(TensorView(c.lengths())).fill(c.o); },
+            [](Call& c) {
+              c.pack({0, 3, 8}, {0, 2, 10}), c.ints = {3, 8}, Mask::key_lengths(TensorView(c.lengths())).fill(c.o);
+            },
             {"mask.key_lengths[0]", "3", "0 to 2"}},
         Row{"causal_without_alignment",
             [](Call& c) { c.pack({0, 3, 8}, {0, 5, 10}), Mask::causal().fill(c.o); },
@@ -346,18 +372,27 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Structs, BadInput,
     ::testing::Values(
-        Row{"options_too_small", [](Call& c) { c.o.struct_size -= 8; }, {"options.struct_size", std::to_string(sizeof(attnmux_options) - 8), std::to_string(sizeof(attnmux_options))}},
+        Row{"options_too_small",
+            [](Call& c) { c.o.struct_size -= 8; },
+            {"options.struct_size", std::to_string(sizeof(attnmux_options) - 8),
+             std::to_string(sizeof(attnmux_options))}},
         Row{"options_of_size_0", [](Call& c) { c.o.struct_size = 0; }, {"options.struct_size", "0"}},
         Row{"unknown_bit", [](Call& c) { c.o.set |= uint64_t{1} << 40; }, {"options.set", "40"}},
         Row{"bit_seen_from_the_shapes", [](Call& c) { c.o.set |= ATTNMUX_GQA; }, {"options.set", "11", "shapes"}},
         Row{"reserved_field", [](Call& c) { c.o.reserved[1] = 1; }, {"options.reserved", "zero"}},
-        Row{"role_too_long", [](Call& c) { std::fill(c.o.layer_role, c.o.layer_role + 16, 'r'); }, {"layer.role", "rrrrrrrrrrrrrrrr", "15"}},
-        Row{"exec_too_small", [](Call& c) { c.e.struct_size = 8; }, {"exec.struct_size", "8", std::to_string(sizeof(attnmux_exec))}},
+        Row{"role_too_long",
+            [](Call& c) { std::fill(c.o.layer_role, c.o.layer_role + 16, 'r'); },
+            {"layer.role", "rrrrrrrrrrrrrrrr", "15"}},
+        Row{"exec_too_small",
+            [](Call& c) { c.e.struct_size = 8; },
+            {"exec.struct_size", "8", std::to_string(sizeof(attnmux_exec))}},
         Row{"exec_unknown_bit", [](Call& c) { c.e.set = 2; }, {"exec.set"}},
         Row{"negative_threads", [](Call& c) { c.e.num_threads = -1; }, {"num_threads", "-1", "0"}},
         Row{"pool_without_parallel_for", [](Call& c) { c.e.pool = &c; }, {"exec.pool", "parallel_for"}},
         Row{"stream_on_the_cpu", [](Call& c) { c.e.stream = ATTNMUX_STREAM_LEGACY; }, {"stream", "cpu"}},
-        Row{"workspace_unset", [](Call& c) { c.e.workspace = c.q.data(), c.e.workspace_bytes = 64; }, {"workspace", "64", "ATTNMUX_EXEC_WORKSPACE"}},
+        Row{"workspace_unset",
+            [](Call& c) { c.e.workspace = c.q.data(), c.e.workspace_bytes = 64; },
+            {"workspace", "64", "ATTNMUX_EXEC_WORKSPACE"}},
         Row{"workspace_null",
             [](Call& c) { c.e.set = ATTNMUX_EXEC_WORKSPACE, c.e.workspace_bytes = 64; },
             {"workspace", "null", "64"}}),
@@ -369,7 +404,8 @@ TEST(Pointers, AreNeededToRunButNotToPlan) {
       {"k", [](Call& c) { c.tk.data = nullptr; }},
       {"v", [](Call& c) { c.tv.data = nullptr; }},
       {"out", [](Call& c) { c.tout.data = nullptr; }},
-      {"lse", [](Call& c) { c.o.set |= ATTNMUX_LSE, c.o.lse = MutableTensorView(nullptr, Dtype::kFp32, {2, 6, 4}).c(); }},
+      {"lse",
+       [](Call& c) { c.o.set |= ATTNMUX_LSE, c.o.lse = MutableTensorView(nullptr, Dtype::kFp32, {2, 6, 4}).c(); }},
       {"bias", [](Call& c) { c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(nullptr, Dtype::kFp16, {5}).c(); }},
       {"mask.dense", [](Call& c) { Mask::dense(TensorView(nullptr, Dtype::kBool, {4, 5})).fill(c.o); }},
       {"mask.key_padding", [](Call& c) { Mask::key_padding(TensorView(nullptr, Dtype::kBool, {2, 5})).fill(c.o); }},
@@ -394,10 +430,12 @@ TEST(Pointers, OfTheStructsThemselves) {
     const attnmux_tensor* given[4];
     for (int i = 0; i < 4; ++i) given[i] = i == missing ? nullptr : tensors[i];
     Status s;
-    EXPECT_EQ(attnmux_attention(given[0], given[1], given[2], given[3], nullptr, nullptr, s.c_error()), ATTNMUX_INVALID_ARGUMENT);
+    EXPECT_EQ(attnmux_attention(given[0], given[1], given[2], given[3], nullptr, nullptr, s.c_error()),
+              ATTNMUX_INVALID_ARGUMENT);
     EXPECT_EQ(s.message(), std::string("[attention] ") + names[missing] + " is a null pointer; a tensor is needed");
     // The error is optional, too.
-    EXPECT_EQ(attnmux_attention(given[0], given[1], given[2], given[3], nullptr, nullptr, nullptr), ATTNMUX_INVALID_ARGUMENT);
+    EXPECT_EQ(attnmux_attention(given[0], given[1], given[2], given[3], nullptr, nullptr, nullptr),
+              ATTNMUX_INVALID_ARGUMENT);
   }
   EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, nullptr, nullptr, nullptr), ATTNMUX_OK);
 }
@@ -433,9 +471,11 @@ TEST(Structs, MayGrow) {
   } newer{c.o, {}};
   newer.options.struct_size = sizeof(newer);
   Status s;
-  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, &newer.options, nullptr, s.c_error()), ATTNMUX_OK) << s.message();
+  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, &newer.options, nullptr, s.c_error()), ATTNMUX_OK)
+      << s.message();
   newer.later[1] = 1;
-  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, &newer.options, nullptr, s.c_error()), ATTNMUX_INVALID_ARGUMENT);
+  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, &newer.options, nullptr, s.c_error()),
+            ATTNMUX_INVALID_ARGUMENT);
   EXPECT_TRUE(s.message().starts_with("[attention] options ")) << s.message();
   EXPECT_NE(s.message().find(std::to_string(sizeof(attnmux_options) + 8)), std::string_view::npos) << s.message();
 
@@ -446,7 +486,8 @@ TEST(Structs, MayGrow) {
   exec.exec.struct_size = sizeof(exec);
   EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, nullptr, &exec.exec, s.c_error()), ATTNMUX_OK);
   exec.later = 5;
-  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, nullptr, &exec.exec, s.c_error()), ATTNMUX_INVALID_ARGUMENT);
+  EXPECT_EQ(attnmux_attention(&c.tq, &c.tk, &c.tv, &c.tout, nullptr, &exec.exec, s.c_error()),
+            ATTNMUX_INVALID_ARGUMENT);
 }
 
 // Success leaves the error alone.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Layers and models: set and reset with filters, checked before anything changes, without leaks.
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <map>
@@ -117,7 +116,8 @@ TEST(Models, FilterByPath) {
   const std::pair<std::string, Paths> rows[] = {
       {"blocks.*.attn1", {"blocks.0.attn1", "blocks.1.attn1", "blocks.2.attn1"}},
       {"blocks.1.*", {"blocks.1.attn1", "blocks.1.attn2"}},
-      {"blocks.?.attn?", {"blocks.0.attn1", "blocks.0.attn2", "blocks.1.attn1", "blocks.1.attn2", "blocks.2.attn1", "blocks.2.attn2"}},
+      {"blocks.?.attn?",
+       {"blocks.0.attn1", "blocks.0.attn2", "blocks.1.attn1", "blocks.1.attn2", "blocks.2.attn1", "blocks.2.attn2"}},
       {"joint", {"joint"}},
       {"*", {"joint"}},  // within a segment
       {"**.attn", {"vae.mid.attn"}},
@@ -137,8 +137,8 @@ TEST(Models, FilterByPath) {
 
 TEST(Models, AFilterThatMatchesNothingIsAnErrorThatListsWhatIsThere) {
   Transformer model;
-  for (const LayerFilter& filter : {LayerFilter{.role = "crss"}, LayerFilter{.path = "blocks.9.*"}, LayerFilter{.role = "dit.jo"},
-                                    LayerFilter{.role = "self", .path = "joint"}}) {
+  for (const LayerFilter& filter : {LayerFilter{.role = "crss"}, LayerFilter{.path = "blocks.9.*"},
+                                    LayerFilter{.role = "dit.jo"}, LayerFilter{.role = "self", .path = "joint"}}) {
     const Status status = try_set_attention_backend(model, "flash", filter);
     EXPECT_EQ(status.code(), Code::kInvalidArgument);
     EXPECT_TRUE(status.message().starts_with("[attention] no layer matches")) << status.message();
@@ -170,7 +170,8 @@ TEST(Models, MayHaveNoLayers) {
 
 TEST(Models, MayBeALambdaOverModulesOfAnother) {
   std::vector<std::unique_ptr<AttentionLayer>> modules;
-  for (int i = 0; i < 3; ++i) modules.push_back(std::make_unique<AttentionLayer>(std::string_view(i == 1 ? "cross" : "self")));
+  for (int i = 0; i < 3; ++i)
+    modules.push_back(std::make_unique<AttentionLayer>(std::string_view(i == 1 ? "cross" : "self")));
   const auto layers = [&](const LayerVisitor& visit) {
     for (size_t i = 0; i < modules.size(); ++i) visit.under("m", i)("a", *modules[i]);
   };

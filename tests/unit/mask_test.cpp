@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Masks are values: made on the stack, combined by &, one of each kind.
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <array>
@@ -73,15 +72,17 @@ TEST(MaskValue, TwoOfAKindIsAnErrorOfTheCall) {
   const std::vector<int32_t> lengths = {4, 2};
   const std::vector<uint8_t> bytes(8, 1);
   const TensorView padding(bytes.data(), {2, 4}), keep(bytes.data(), {4});
-  const std::pair<const char*, Mask> twice[] = {{"causal", Mask::causal() & Mask::causal()},
-                                                {"window", Mask::window(1, 1) & Mask::causal() & Mask::window(1, 1)},
-                                                {"key_lengths", Mask::key_lengths(lengths) & Mask::key_lengths(lengths)},
-                                                {"key_padding", Mask::key_padding(padding) & Mask::key_padding(padding)},
-                                                {"dense", Mask::dense(keep) & (Mask::causal() & Mask::dense(keep))}};
+  const std::pair<const char*, Mask> twice[] = {
+      {"causal", Mask::causal() & Mask::causal()},
+      {"window", Mask::window(1, 1) & Mask::causal() & Mask::window(1, 1)},
+      {"key_lengths", Mask::key_lengths(lengths) & Mask::key_lengths(lengths)},
+      {"key_padding", Mask::key_padding(padding) & Mask::key_padding(padding)},
+      {"dense", Mask::dense(keep) & (Mask::causal() & Mask::dense(keep))}};
   for (const auto& [kind, mask] : twice) {
     const Status status = called_with(mask);
     EXPECT_EQ(status.code(), Code::kInvalidArgument) << kind;
-    EXPECT_EQ(status.message(), "[attention] the mask has two masks of the kind \"" + std::string(kind) + "\"; one of each kind is accepted");
+    EXPECT_EQ(status.message(), "[attention] the mask has two masks of the kind \"" + std::string(kind) +
+                                    "\"; one of each kind is accepted");
     EXPECT_FALSE(called_with(mask & Mask{}).ok()) << "a contradiction is carried along";
   }
 }

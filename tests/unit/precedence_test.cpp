@@ -2,11 +2,9 @@
 // Who decides: call > layer > scope > process default > native; and explain tells. (ATTNMUX_BACKEND and
 // ATTNMUX_FORCE_BACKEND need a process of their own: tests/process/environment_test.cpp.)
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
-
 #include <string>
 
 namespace attnmux {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scopes: of this thread, nested, restored by unwinding, capturable.
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <deque>
@@ -111,7 +110,8 @@ TEST(Scopes, MayEndInAnyOrder) {
 TEST(Scopes, HaveALimitThatIsAnError) {
   std::deque<AttentionBackendScope> many;
   Status failed;
-  for (int i = 0; i < 1000 && failed.ok(); ++i) many.emplace_back(Backend("flash"), AttentionBackendScope::Filter{}, failed);
+  for (int i = 0; i < 1000 && failed.ok(); ++i)
+    many.emplace_back(Backend("flash"), AttentionBackendScope::Filter{}, failed);
   EXPECT_EQ(failed.code(), Code::kInvalidArgument);
   EXPECT_TRUE(failed.message().starts_with("[attention] scope")) << failed.message();
   EXPECT_GE(many.size(), 32u) << "at least 32 scopes nest";

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <string>
@@ -56,8 +55,9 @@ TEST(StatusValue, LongMessagesAreCut) {
 TEST(Version, AgreesWithTheLibrary) {
   EXPECT_STREQ(attnmux_version(), ATTNMUX_VERSION_STRING);
   EXPECT_EQ(attnmux_abi_version(), static_cast<uint32_t>(ATTNMUX_ABI_VERSION));
-  EXPECT_EQ(std::string(ATTNMUX_VERSION_STRING), std::to_string(ATTNMUX_VERSION_MAJOR) + "." + std::to_string(ATTNMUX_VERSION_MINOR) +
-                                                     "." + std::to_string(ATTNMUX_VERSION_PATCH));
+  EXPECT_EQ(std::string(ATTNMUX_VERSION_STRING), std::to_string(ATTNMUX_VERSION_MAJOR) + "." +
+                                                     std::to_string(ATTNMUX_VERSION_MINOR) + "." +
+                                                     std::to_string(ATTNMUX_VERSION_PATCH));
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <attnmux/attnmux.h>
-
 #include <gtest/gtest.h>
 
 #include <array>
