@@ -35,6 +35,7 @@ static attnmux::MutableTensorView out(result, {2, 16, 4, 32}), lse(lse_storage.d
 static std::vector<int32_t> lengths{16, 9};
 static attnmux::TensorView keep(keep_storage.data(), {16, 16}), padding(padding_storage.data(), {2, 16}), position_bias(data, {1, 1, 16, 16});
 static std::string name_from_config = "flash";
+static struct { attnmux::AttentionLayer self{"self"}; } layer;
 """
 
 MODEL = """
@@ -81,8 +82,11 @@ def main():
     arguments.source = arguments.source.resolve()
     passed, failures = 0, []
     environment = dict(os.environ, PATH=os.path.abspath(arguments.tools) + os.pathsep + os.environ["PATH"])
-    files = [arguments.source / "README.md", *sorted((arguments.source / "docs").glob("*.md"))]
+    files = [arguments.source / "README.md", *sorted((arguments.source / "docs").glob("*.md")), *sorted((arguments.source / "examples").glob("*/README.md"))]
     with tempfile.TemporaryDirectory() as folder:
+        # Commands run where a reader runs them, at the project's root, but what they write lands elsewhere.
+        for name in ("include", "examples", "data", "docs"):
+            os.symlink(arguments.source / name, pathlib.Path(folder, name))
         for file in files:
             text = file.read_text()
             blocks = [{**m.groupdict(), "line": text[: m.start("code")].count("\n") + 1} for m in BLOCK.finditer(text)]

@@ -129,7 +129,7 @@ TEST(BackendTable, HasEveryNameWithAReasonWhereItIsMissing) {
   }
 }
 
-// What the issue promises to run without a GPU, and no more than that.
+// What is promised to run without a GPU, and no more than that.
 TEST(BackendTable, OnThisMachine) {
   const std::set<std::string> expected = {"native", "_native_math", "_native_flash", "_native_efficient",
                                           "flash",  "flash_varlen", "xformers"};
