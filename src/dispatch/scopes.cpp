@@ -78,7 +78,7 @@ attnmux_code check_depth(int32_t more, attnmux_error* error) {
 void push(const attnmux_scope& scope, uint16_t backend, bool barrier, std::string_view role) {
   Entry& e = stack.entries[stack.depth++];
   e = Entry{scope, backend, barrier, {}};
-  std::memcpy(e.role, role.data(), role.size());
+  role.copy(e.role, sizeof(e.role) - 1);
 }
 
 // Runs visit(entry) from the innermost entry outwards until it returns false.

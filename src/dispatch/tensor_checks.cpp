@@ -12,7 +12,9 @@ namespace {
 // Sums and products of extents and strides, before it is known that they fit 64 bits.
 __extension__ typedef __int128 Wide;
 
-constexpr int64_t kMaxBytes = INT64_MAX / 2;
+// What an x86-64 or aarch64 process can address. A larger tensor cannot exist, and below it the sizes that kernels compute
+// do not overflow.
+constexpr int64_t kMaxBytes = int64_t{1} << 47;
 
 // Bytes from the lowest to one past the highest element, relative to the data pointer.
 struct ByteRange {
@@ -98,14 +100,14 @@ attnmux_code check_tensor(const char* name, const attnmux_tensor& t, Pointers po
     elements *= std::max<int64_t>(t.shape[i], 1);
     if (elements > kMaxBytes) {
       return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                  ATTNMUX_MESSAGE(name << " has shape " << Shape{t} << ": the product of its extents overflows 64 bits"));
+                  ATTNMUX_MESSAGE(name << " has shape " << Shape{t} << ": the product of its extents overflows an address space of 2^47 bytes"));
     }
   }
   if (empty) return ATTNMUX_OK;
   const ByteRange range = byte_range(t);
   if (range.low < -kMaxBytes || range.high > kMaxBytes) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE(name << " has strides that reach beyond 64 bits of address"));
+                ATTNMUX_MESSAGE(name << " has strides that reach over more than an address space, 2^47 bytes of 64 bits"));
   }
   if (t.data == nullptr) {
     if (pointers == Pointers::kOptional) return ATTNMUX_OK;

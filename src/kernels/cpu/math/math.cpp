@@ -196,8 +196,11 @@ void run_task(void* arg, int64_t task) {
 }
 
 size_t workspace_bytes(const Problem* p, int32_t num_threads) {
-  const size_t real = p->dtype == ATTNMUX_FP64 ? sizeof(double) : sizeof(float);
-  return static_cast<size_t>(round_up(scratch_elements(*p) * static_cast<int64_t>(real), 64)) * static_cast<size_t>(num_threads);
+  const int64_t real = p->dtype == ATTNMUX_FP64 ? sizeof(double) : sizeof(float);
+  size_t bytes = 0;
+  const auto scratch = static_cast<size_t>(round_up(scratch_elements(*p) * real, 64));
+  // More than there is stays more than there is: the allocation says so.
+  return __builtin_mul_overflow(scratch, static_cast<size_t>(num_threads), &bytes) || bytes > SIZE_MAX / 2 ? SIZE_MAX / 2 : bytes;
 }
 
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* /*error*/) {

@@ -8,11 +8,13 @@
 namespace attnmux {
 namespace {
 
-// Replaced as a whole and never freed, so that a block can always be returned to the allocator it came from.
+// Replaced as a whole and never freed, so that a block can always be returned to the allocator it came from. Linked, so that
+// leak checkers see that all of them are still held.
 struct Allocator {
   attnmux_allocate allocate;
   attnmux_deallocate deallocate;
   void* user;
+  const Allocator* before;
 };
 
 void* default_allocate(void* /*user*/, int32_t /*device*/, size_t bytes, size_t alignment) {
@@ -22,8 +24,9 @@ void default_deallocate(void* /*user*/, int32_t /*device*/, void* pointer, size_
   ::operator delete(pointer, std::align_val_t(kWorkspaceAlignment));
 }
 
-constexpr Allocator kDefaultAllocator{default_allocate, default_deallocate, nullptr};
+constexpr Allocator kDefaultAllocator{default_allocate, default_deallocate, nullptr, nullptr};
 constinit std::atomic<const Allocator*> allocator{&kDefaultAllocator};
+constinit std::atomic<const Allocator*> newest{nullptr};  // of all that were ever set
 
 }  // namespace
 
@@ -84,7 +87,14 @@ void release_cached_blocks() {
 }
 
 void set_arena_allocator(attnmux_allocate allocate, attnmux_deallocate deallocate, void* user) {
-  allocator.store(allocate == nullptr ? &kDefaultAllocator : new Allocator{allocate, deallocate, user}, std::memory_order_release);
+  const Allocator* chosen = &kDefaultAllocator;
+  if (allocate != nullptr) {
+    auto* fresh = new Allocator{allocate, deallocate, user, newest.load(std::memory_order_relaxed)};
+    while (!newest.compare_exchange_weak(fresh->before, fresh, std::memory_order_acq_rel)) {
+    }
+    chosen = fresh;
+  }
+  allocator.store(chosen, std::memory_order_release);
   release_cached_blocks();
 }
 
