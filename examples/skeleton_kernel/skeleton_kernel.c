@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The copyable start of a kernel of your own: a backend named "skeleton.plain" in a shared object that does not link to
- * attnmux. Load it with attnmux_load_plugin, attnmux::load_plugin or `attnmux --plugin FILE …`; it is then listed, explained,
- * verified and benchmarked like any other.
+ * attnmux. Load it with attnmux_load_plugin, attnmux::load_plugin or `attnmux --plugin FILE …`; it is then listed,
+ * explained, verified and benchmarked like any other.
  *
- * It computes softmax(scale · q kᵀ) v in fp32, one query at a time, and claims the few features it has code for. A problem
- * with any other feature never reaches it: the library refuses it with a reason. */
+ * It computes softmax(scale · q kᵀ) v in fp32, one query at a time, and claims the few features it has code for. A
+ * problem with any other feature never reaches it: the library refuses it with a reason. */
 #include <attnmux/c/plugin.h>
-
 #include <math.h>
 #include <stdio.h>
 
@@ -14,12 +13,16 @@
 static size_t row_bytes(const attnmux_problem* p) { return ((size_t)p->seqlen_kv * sizeof(float) + 63) / 64 * 64; }
 
 /* Scratch for every task that may run at once. Never falls when B, Sq or Skv rises. */
-static size_t workspace_bytes(const attnmux_problem* p, int32_t num_threads) { return row_bytes(p) * (size_t)num_threads; }
+static size_t workspace_bytes(const attnmux_problem* p, int32_t num_threads) {
+  return row_bytes(p) * (size_t)num_threads;
+}
 
 /* What the claims below cannot say. A yes here promises that run succeeds. */
 static int32_t check(const attnmux_problem* p, attnmux_reason* reason) {
   if (p->head_dim <= 512 && p->head_dim_v <= 512) return 1;
-  if (reason != NULL) snprintf(reason->text, sizeof reason->text, "takes a head_dim of at most 512, this one is %lld", (long long)p->head_dim);
+  if (reason != NULL)
+    snprintf(reason->text, sizeof reason->text, "takes a head_dim of at most 512, this one is %lld",
+             (long long)p->head_dim);
   return 0;
 }
 
@@ -63,21 +66,24 @@ static void run_task(void* arg, int64_t task) {
   float* scores = (float*)((char*)work->context->workspace + (size_t)task * row_bytes(p));
   const int64_t rows = p->batch * p->num_heads_q * p->seqlen_q;
   for (int64_t row = task; row < rows; row += work->num_tasks) {
-    attend_one_query(p, row / p->seqlen_q / p->num_heads_q, row / p->seqlen_q % p->num_heads_q, row % p->seqlen_q, scores);
+    attend_one_query(p, row / p->seqlen_q / p->num_heads_q, row / p->seqlen_q % p->num_heads_q, row % p->seqlen_q,
+                     scores);
   }
 }
 
 static attnmux_code run(const attnmux_problem* p, const attnmux_run_context* context, attnmux_error* error) {
   (void)error;
   struct work work = {p, context, context->num_threads};
-  return context->parallel_for(context->pool, work.num_tasks, run_task, &work) == 0 ? ATTNMUX_OK : ATTNMUX_EXECUTOR_FAILED;
+  return context->parallel_for(context->pool, work.num_tasks, run_task, &work) == 0 ? ATTNMUX_OK
+                                                                                    : ATTNMUX_EXECUTOR_FAILED;
 }
 
 /* The one symbol of the shared object. */
 #if defined(__GNUC__)
 __attribute__((visibility("default")))
 #endif
-attnmux_code attnmux_plugin_init(const attnmux_host* host, attnmux_error* error) {
+attnmux_code
+attnmux_plugin_init(const attnmux_host* host, attnmux_error* error) {
   const attnmux_kernel kernels[] = {{
       .struct_size = sizeof(attnmux_kernel),
       .device_type = ATTNMUX_CPU,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The examples of the page "Attention backends", in C++, on a small model of two layers: set and reset for a model, the scope,
-// filters by role and by path, the process default, and the error of a backend that this machine cannot run.
+// The examples of the page "Attention backends", in C++, on a small model of two layers: set and reset for a model, the
+// scope, filters by role and by path, the process default, and the error of a backend that this machine cannot run.
 #include <attnmux/attnmux.h>
 
 #include <iostream>
@@ -20,7 +20,8 @@ struct Layer {
     const attnmux::TensorView x(hidden.data(), {kBatch, kSeqlen, kHeads, kHeadDim});
     const attnmux::MutableTensorView out(output.data(), {kBatch, kSeqlen, kHeads, kHeadDim});
     attnmux::attention(x, x, x, out, {.layer = &attention});
-    std::cout << "    " << attention.role() << ": " << attnmux::explain(x, x, x, out, {.layer = &attention}).text.substr(0, 60) << "…\n";
+    std::cout << "    " << attention.role() << ": "
+              << attnmux::explain(x, x, x, out, {.layer = &attention}).text.substr(0, 60) << "…\n";
     hidden = output;
   }
 };
@@ -67,6 +68,7 @@ int main() {
   // A filter that matches nothing, and a backend that cannot run here, are errors that say what to do.
   for (const attnmux::LayerFilter filter : {attnmux::LayerFilter{.role = "vae"}, attnmux::LayerFilter{}}) {
     const auto backend = filter.role.empty() ? attnmux::Backend("_flash_3_hub") : attnmux::Backend("flash");
-    if (auto status = attnmux::try_set_attention_backend(transformer, backend, filter); !status) std::cout << status.message() << '\n';
+    if (auto status = attnmux::try_set_attention_backend(transformer, backend, filter); !status)
+      std::cout << status.message() << '\n';
   }
 }

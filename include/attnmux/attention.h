@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The verbs. One list of arguments: q, k, v, out, options, exec.
 //
-// Shapes: q (B,Sq,Hq,D), k (B,Skv,Hkv,D), v (B,Skv,Hkv,Dv), out (B,Sq,Hq,Dv); with options.varlen packed (T,H,D). Hq is a
-// multiple of Hkv. dtypes: fp32, fp16, bf16 (fp64 on `native` and `_native_math`); softmax and accumulation in fp32 or
-// better. Any strides and offsets; the last dimension is contiguous. Inputs are never written to. A row with no key to
-// attend to gives 0 and a log-sum-exp of -inf. An argument that the backend cannot honour is an error that names it.
+// Shapes: q (B,Sq,Hq,D), k (B,Skv,Hkv,D), v (B,Skv,Hkv,Dv), out (B,Sq,Hq,Dv); with options.varlen packed (T,H,D). Hq is
+// a multiple of Hkv. dtypes: fp32, fp16, bf16 (fp64 on `native` and `_native_math`); softmax and accumulation in fp32
+// or better. Any strides and offsets; the last dimension is contiguous. Inputs are never written to. A row with no key
+// to attend to gives 0 and a log-sum-exp of -inf. An argument that the backend cannot honour is an error that names it.
 #pragma once
 
 #include <attnmux/options.h>
@@ -13,8 +13,8 @@
 
 namespace attnmux {
 
-/// A choice made once; runs any number of times, from any thread, with every smaller B, Sq and Skv. Never looks at scopes,
-/// environment or defaults again; given a workspace, a run neither allocates nor locks.
+/// A choice made once; runs any number of times, from any thread, with every smaller B, Sq and Skv. Never looks at
+/// scopes, environment or defaults again; given a workspace, a run neither allocates nor locks.
 class Plan {
  public:
   Plan() = default;
@@ -57,7 +57,8 @@ class Plan {
 
 /// Chooses now, on this thread. Pointers may be null: they are taken as 16-byte aligned.
 inline Status try_plan(Plan& plan, const TensorView& q, const TensorView& k, const TensorView& v,
-                       const MutableTensorView& out, const AttentionOptions& options = {}, const ExecContext& exec = {}) {
+                       const MutableTensorView& out, const AttentionOptions& options = {},
+                       const ExecContext& exec = {}) {
   Status status;
   Plan fresh;
   const ExecFrame frame(exec);

@@ -20,8 +20,8 @@ extern "C" {
 #endif
 
 /* ---- One call ----------------------------------------------------------------------------------------------------
- * out = softmax(mask(scale · q kᵀ) + bias) v. q (B,Sq,Hq,D), k (B,Skv,Hkv,D), v (B,Skv,Hkv,Dv), out (B,Sq,Hq,Dv); packed
- * sequences (T,H,D). Any strides; the last dimension is contiguous. `options` and `exec` may be null. */
+ * out = softmax(mask(scale · q kᵀ) + bias) v. q (B,Sq,Hq,D), k (B,Skv,Hkv,D), v (B,Skv,Hkv,Dv), out (B,Sq,Hq,Dv);
+ * packed sequences (T,H,D). Any strides; the last dimension is contiguous. `options` and `exec` may be null. */
 ATTNMUX_API attnmux_code attnmux_attention(const attnmux_tensor* q, const attnmux_tensor* k, const attnmux_tensor* v,
                                            const attnmux_tensor* out, const attnmux_options* options,
                                            const attnmux_exec* exec, attnmux_error* error);
@@ -54,13 +54,15 @@ ATTNMUX_API attnmux_code attnmux_explain(const attnmux_tensor* q, const attnmux_
 ATTNMUX_API uint16_t attnmux_backend_find(const char* name, size_t length); /* 0: no such name */
 ATTNMUX_API const char* attnmux_backend_name(uint16_t backend);             /* null: no such id */
 /* Like find, but fails with the closest names. */
-ATTNMUX_API attnmux_code attnmux_backend_named(const char* name, size_t length, uint16_t* backend, attnmux_error* error);
+ATTNMUX_API attnmux_code attnmux_backend_named(const char* name, size_t length, uint16_t* backend,
+                                               attnmux_error* error);
 /* Can it run on this machine at all? If not, the error says what is missing. */
 ATTNMUX_API attnmux_code attnmux_backend_available(uint16_t backend, attnmux_error* error);
 ATTNMUX_API uint16_t attnmux_kernel_find(const char* name, size_t length); /* 0: no such kernel */
 
 /* ---- Switching -------------------------------------------------------------------------------------------------- */
-ATTNMUX_API attnmux_code attnmux_set_default_backend(uint16_t backend, attnmux_error* error); /* 0: ATTNMUX_BACKEND, else native */
+ATTNMUX_API attnmux_code attnmux_set_default_backend(uint16_t backend,
+                                                     attnmux_error* error); /* 0: ATTNMUX_BACKEND, else native */
 ATTNMUX_API attnmux_code attnmux_default_backend(uint16_t* backend, attnmux_error* error);
 /* What ATTNMUX_FORCE_BACKEND names; 0 when it is not set. */
 ATTNMUX_API attnmux_code attnmux_forced_backend(uint16_t* backend, attnmux_error* error);
@@ -114,9 +116,9 @@ enum {
 };
 ATTNMUX_API attnmux_code attnmux_describe(int32_t topic, attnmux_write write, void* user, attnmux_error* error);
 
-/* The oracle, on CPU tensors. `out` is (B,Sq,Hq,Dv) and `lse` (B,Hq,Sq), contiguous ((T,Hq,Dv) and (Hq,T) packed); lse may be null.
- * FP64 computes everything in double. PLAIN is the textbook loop that tolerances are derived from: fp32 scores and softmax,
- * P rounded to the input dtype, fp32 accumulation, output rounded to the input dtype. */
+/* The oracle, on CPU tensors. `out` is (B,Sq,Hq,Dv) and `lse` (B,Hq,Sq), contiguous ((T,Hq,Dv) and (Hq,T) packed); lse
+ * may be null. FP64 computes everything in double. PLAIN is the textbook loop that tolerances are derived from: fp32
+ * scores and softmax, P rounded to the input dtype, fp32 accumulation, output rounded to the input dtype. */
 enum { ATTNMUX_ORACLE_FP64 = 0, ATTNMUX_ORACLE_PLAIN = 1 };
 ATTNMUX_API attnmux_code attnmux_oracle(int32_t kind, const attnmux_tensor* q, const attnmux_tensor* k,
                                         const attnmux_tensor* v, const attnmux_options* options, double* out,

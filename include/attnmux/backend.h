@@ -52,8 +52,8 @@ class Backend {
  public:
   constexpr Backend() = default;
 
-  /// A string literal is looked up by the compiler; a misspelt name does not compile. Names with a dot belong to plugins
-  /// and exist only at run time: Backend::named("acme.flash").
+  /// A string literal is looked up by the compiler; a misspelt name does not compile. Names with a dot belong to
+  /// plugins and exist only at run time: Backend::named("acme.flash").
   template <size_t N>
   consteval Backend(const char (&name)[N]) : id_(detail::built_in_id(std::string_view(name, N - 1))) {
     if (id_ == 0) detail::no_attnmux_backend_has_this_name__see_kBackendNames();
@@ -103,7 +103,8 @@ class Backend {
 };
 static_assert(sizeof(Backend) == 2);
 
-/// The backend of calls that neither the call, nor a layer, nor a scope decides; Backend{} returns to ATTNMUX_BACKEND, else `native`.
+/// The backend of calls that neither the call, nor a layer, nor a scope decides; Backend{} returns to ATTNMUX_BACKEND,
+/// else `native`.
 inline Status try_set_default_attention_backend(Backend backend) {
   Status status;
   attnmux_set_default_backend(backend.id(), status.c_error());

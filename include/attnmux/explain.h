@@ -40,7 +40,8 @@ inline Status try_explain(Explanation& answer, const TensorView& q, const Tensor
 #if defined(__cpp_exceptions)
 /// A valid problem that nothing can run is an answer; an invalid one throws Error.
 inline Explanation explain(const TensorView& q, const TensorView& k, const TensorView& v, const MutableTensorView& out,
-                           const AttentionOptions& options = {}, const ExecContext& exec = {}, ExplainOptions how = {}) {
+                           const AttentionOptions& options = {}, const ExecContext& exec = {},
+                           ExplainOptions how = {}) {
   Explanation answer;
   detail::throw_if_failed(try_explain(answer, q, k, v, out, options, exec, how));
   return answer;

@@ -13,8 +13,8 @@
 
 namespace attnmux {
 
-/// A value that a layer holds and passes to its calls (`.layer = &layer`): its role and the backend that was set for it.
-/// Setting is an atomic store: safe while other threads run the layer. Copies carry role and backend.
+/// A value that a layer holds and passes to its calls (`.layer = &layer`): its role and the backend that was set for
+/// it. Setting is an atomic store: safe while other threads run the layer. Copies carry role and backend.
 class AttentionLayer {
  public:
   static constexpr size_t kMaxRole = 15;
@@ -30,7 +30,9 @@ class AttentionLayer {
     const size_t n = role.size() < sizeof(role_) ? role.size() : sizeof(role_);
     for (size_t i = 0; i < n; ++i) role_[i] = role[i];  // a full array has no zero: the call sees that it was too long
   }
-  AttentionLayer(const AttentionLayer& other) : backend_(other.backend_.load(std::memory_order_relaxed)) { copy_role(other); }
+  AttentionLayer(const AttentionLayer& other) : backend_(other.backend_.load(std::memory_order_relaxed)) {
+    copy_role(other);
+  }
   AttentionLayer& operator=(const AttentionLayer& other) {
     backend_.store(other.backend_.load(std::memory_order_relaxed), std::memory_order_relaxed);
     copy_role(other);
@@ -150,15 +152,16 @@ std::vector<LayerInfo> attention_layers(Model&& model) {
   return layers;
 }
 
-/// Checks first (the backend runs on this machine, the filter matches something), then changes only the matching layers of
-/// this model, until reset. Calls under way and plans already made keep their backend.
+/// Checks first (the backend runs on this machine, the filter matches something), then changes only the matching layers
+/// of this model, until reset. Calls under way and plans already made keep their backend.
 template <typename Model>
 Status try_set_attention_backend(Model&& model, Backend backend, LayerFilter filter = {}) {
   if (backend) {
     if (Status status = backend.available(); !status) return status;
   }
   const auto matches = [&](std::string_view path, const AttentionLayer& layer) {
-    return detail::role_matches(filter.role, layer.role()) && (filter.path.empty() || detail::glob_matches(filter.path, path));
+    return detail::role_matches(filter.role, layer.role()) &&
+           (filter.path.empty() || detail::glob_matches(filter.path, path));
   };
   bool found = false;
   std::string there;
@@ -167,10 +170,10 @@ Status try_set_attention_backend(Model&& model, Backend backend, LayerFilter fil
     if (!found) there += (there.empty() ? "" : ", ") + std::string(path) + " (" + std::string(layer.role()) + ")";
   });
   if (!found) {
-    return detail::set_error(ATTNMUX_INVALID_ARGUMENT,
-                             "[attention] no layer matches role \"" + std::string(filter.role) + "\", path \"" +
-                                 std::string(filter.path) + "\"; path (role) of the layers there are: " +
-                                 (there.empty() ? std::string("none") : there));
+    return detail::set_error(
+        ATTNMUX_INVALID_ARGUMENT,
+        "[attention] no layer matches role \"" + std::string(filter.role) + "\", path \"" + std::string(filter.path) +
+            "\"; path (role) of the layers there are: " + (there.empty() ? std::string("none") : there));
   }
   detail::visit_layers(model, [&](std::string_view path, AttentionLayer& layer) {
     if (matches(path, layer)) layer.set_backend(backend);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Masks are typed values: one slot per kind, on the stack, combined by `&` ("and"). They view the caller's tensors for the
-// length of the call. What shifts scores (bias, softcap) is not a mask but an option of its own.
+// Masks are typed values: one slot per kind, on the stack, combined by `&` ("and"). They view the caller's tensors for
+// the length of the call. What shifts scores (bias, softcap) is not a mask but an option of its own.
 #pragma once
 
 #include <attnmux/tensor.h>
@@ -50,7 +50,8 @@ class Mask {
     m.key_padding_ = padding;
     return m;
   }
-  /// Query i of head h attends to key j where keep[b][h][i][j] is true. keep: broadcastable to (B, Hq, Sq, Skv), bool or uint8.
+  /// Query i of head h attends to key j where keep[b][h][i][j] is true. keep: broadcastable to (B, Hq, Sq, Skv), bool
+  /// or uint8.
   static Mask dense(TensorView keep) {
     Mask m;
     m.kinds_ = ATTNMUX_MASK_DENSE;

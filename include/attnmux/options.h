@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The optional arguments of every verb: what is computed (AttentionOptions) and where (ExecContext). New fields go at the end.
+// The optional arguments of every verb: what is computed (AttentionOptions) and where (ExecContext). New fields go at
+// the end.
 #pragma once
 
 #include <attnmux/layer.h>
@@ -16,9 +17,9 @@ namespace attnmux {
 
 /// Dropout on the probabilities: Philox4x32-10 (Salmon et al., SC11) keyed by the seed; the same mask on every kernel.
 struct Dropout {
-  double p = 0;                             ///< in [0, 1)
-  std::optional<uint64_t> seed = {};        ///< needed when p > 0
-  uint64_t offset = 0;                      ///< another stream of the same seed, below 2^32
+  double p = 0;                       ///< in [0, 1)
+  std::optional<uint64_t> seed = {};  ///< needed when p > 0
+  uint64_t offset = 0;                ///< another stream of the same seed, below 2^32
 };
 
 /// Packed sequences: q is (T, H, D). cu_seqlens are (B+1) int32, rising from 0 to T.
@@ -30,16 +31,16 @@ struct Varlen {
 /// What is computed.
 struct AttentionOptions {
   Mask mask = {};
-  TensorView bias = {};                     ///< broadcastable to (B, Hq, Sq, Skv); fp32, fp16, bf16; added to the scores
-  std::optional<double> scale = {};         ///< any finite value; default head_dim^-1/2
-  double softcap = 0;                       ///< s = softcap·tanh(scale·q·k / softcap); 0 is off
-  MutableTensorView lse = {};               ///< output (B, Hq, Sq) fp32, natural log; (Hq, T) for packed sequences
+  TensorView bias = {};              ///< broadcastable to (B, Hq, Sq, Skv); fp32, fp16, bf16; added to the scores
+  std::optional<double> scale = {};  ///< any finite value; default head_dim^-1/2
+  double softcap = 0;                ///< s = softcap·tanh(scale·q·k / softcap); 0 is off
+  MutableTensorView lse = {};        ///< output (B, Hq, Sq) fp32, natural log; (Hq, T) for packed sequences
   Dropout dropout = {};
   Varlen varlen = {};
   Backend backend = {};
-  const AttentionLayer* layer = nullptr;    ///< its role and backend apply to this call
-  bool allow_lossy = false;                 ///< the automatic choice may go below the 16-bit accuracy class
-  std::string_view kernel = {};             ///< this kernel of the backend and no other; for harnesses
+  const AttentionLayer* layer = nullptr;  ///< its role and backend apply to this call
+  bool allow_lossy = false;               ///< the automatic choice may go below the 16-bit accuracy class
+  std::string_view kernel = {};           ///< this kernel of the backend and no other; for harnesses
 
   attnmux_options c() const {
     attnmux_options o{};
@@ -93,8 +94,8 @@ class Stream {
   void* handle_ = nullptr;
 };
 
-/// The caller's threads: anything with `parallel_for(n, body)`, which calls body(i) for every i in [0, n) and returns when
-/// all are done. The pool must outlive the call. What it throws reaches the caller of the verb.
+/// The caller's threads: anything with `parallel_for(n, body)`, which calls body(i) for every i in [0, n) and returns
+/// when all are done. The pool must outlive the call. What it throws reaches the caller of the verb.
 class Executor {
  public:
   Executor() = default;  ///< the library's own pool
@@ -123,7 +124,7 @@ struct ExecContext {
   Stream stream = {};                                  ///< CUDA tensors need one; CPU tensors take none
   std::optional<std::span<std::byte>> workspace = {};  ///< used exclusively, also when it is empty
   Executor executor = {};
-  int num_threads = 0;                                 ///< caps the library's own pool for this call; 0: no cap
+  int num_threads = 0;  ///< caps the library's own pool for this call; 0: no cap
 };
 
 /// ExecContext as the C ABI wants it, for the length of one call; keeps what the caller's pool threw.

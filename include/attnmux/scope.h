@@ -9,8 +9,8 @@ namespace attnmux {
 /// Calls of this thread use the backend until the scope ends; scopes nest, the innermost that matches wins, and
 /// unwinding restores. Backend{} is a scope that changes nothing, so a scope can be conditional.
 ///
-/// Not for coroutines: one that resumes on another thread takes `.backend` or a Plan with it. A scope that is destroyed on
-/// another thread still ends on its own, changes nothing on the other, and is reported to the log sink.
+/// Not for coroutines: one that resumes on another thread takes `.backend` or a Plan with it. A scope that is destroyed
+/// on another thread still ends on its own, changes nothing on the other, and is reported to the log sink.
 class [[nodiscard]] AttentionBackendScope {
  public:
   struct Filter {

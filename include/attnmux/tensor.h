@@ -38,15 +38,25 @@ struct Device {
 template <typename T>
 struct DtypeOf {};
 template <>
-struct DtypeOf<float> { static constexpr Dtype value = Dtype::kFp32; };
+struct DtypeOf<float> {
+  static constexpr Dtype value = Dtype::kFp32;
+};
 template <>
-struct DtypeOf<double> { static constexpr Dtype value = Dtype::kFp64; };
+struct DtypeOf<double> {
+  static constexpr Dtype value = Dtype::kFp64;
+};
 template <>
-struct DtypeOf<bool> { static constexpr Dtype value = Dtype::kBool; };
+struct DtypeOf<bool> {
+  static constexpr Dtype value = Dtype::kBool;
+};
 template <>
-struct DtypeOf<uint8_t> { static constexpr Dtype value = Dtype::kUint8; };
+struct DtypeOf<uint8_t> {
+  static constexpr Dtype value = Dtype::kUint8;
+};
 template <>
-struct DtypeOf<int32_t> { static constexpr Dtype value = Dtype::kInt32; };
+struct DtypeOf<int32_t> {
+  static constexpr Dtype value = Dtype::kInt32;
+};
 
 template <typename T>
 concept Element = requires { DtypeOf<std::remove_const_t<T>>::value; };
@@ -73,14 +83,16 @@ inline attnmux_tensor make_tensor(const void* data, Dtype dtype, const Extents& 
   for (int32_t i = (t.ndim < 4 ? t.ndim : 4) - 1; i >= 0; --i) {
     t.shape[i] = shape[i];
     // Wraps instead of overflowing: sizes whose product overflows are refused by the call.
-    t.strides[i] = i == 3 || i == t.ndim - 1 ? 1
-                                             : static_cast<int64_t>(static_cast<uint64_t>(t.strides[i + 1]) *
-                                                                    static_cast<uint64_t>(t.shape[i + 1]));
+    t.strides[i] =
+        i == 3 || i == t.ndim - 1
+            ? 1
+            : static_cast<int64_t>(static_cast<uint64_t>(t.strides[i + 1]) * static_cast<uint64_t>(t.shape[i + 1]));
   }
   return t;
 }
 
-inline attnmux_tensor make_tensor(const void* data, Dtype dtype, const Extents& shape, const Extents& strides, Device device) {
+inline attnmux_tensor make_tensor(const void* data, Dtype dtype, const Extents& shape, const Extents& strides,
+                                  Device device) {
   attnmux_tensor t = make_tensor(data, dtype, shape, device);
   if (strides.count() != shape.count()) t.ndim = -1;  // reported by the call
   for (int32_t i = 0; i < t.ndim && i < 4; ++i) t.strides[i] = strides[i];
@@ -101,7 +113,8 @@ class MutableTensorView {
   MutableTensorView(void* pointer, Dtype dtype, const detail::Extents& shape, Device device = {})
       : t_(detail::make_tensor(pointer, dtype, shape, device)) {}
   /// Any layout; strides count elements.
-  MutableTensorView(void* pointer, Dtype dtype, const detail::Extents& shape, const detail::Extents& strides, Device device = {})
+  MutableTensorView(void* pointer, Dtype dtype, const detail::Extents& shape, const detail::Extents& strides,
+                    Device device = {})
       : t_(detail::make_tensor(pointer, dtype, shape, strides, device)) {}
   explicit MutableTensorView(const attnmux_tensor& t) : t_(t) {}
 
@@ -122,14 +135,14 @@ class TensorView {
       : t_(detail::make_tensor(pointer, DtypeOf<std::remove_const_t<T>>::value, shape, device)) {}
   TensorView(const void* pointer, Dtype dtype, const detail::Extents& shape, Device device = {})
       : t_(detail::make_tensor(pointer, dtype, shape, device)) {}
-  TensorView(const void* pointer, Dtype dtype, const detail::Extents& shape, const detail::Extents& strides, Device device = {})
+  TensorView(const void* pointer, Dtype dtype, const detail::Extents& shape, const detail::Extents& strides,
+             Device device = {})
       : t_(detail::make_tensor(pointer, dtype, shape, strides, device)) {}
   /// A one-dimensional view of a container that outlives the call (lengths, cu_seqlens). Temporaries do not compile.
   template <std::ranges::contiguous_range R>
     requires(std::ranges::borrowed_range<R> && std::ranges::sized_range<R> &&
              Element<std::remove_reference_t<std::ranges::range_reference_t<R>>>)
-  TensorView(R&& values)
-      : TensorView(std::ranges::data(values), {static_cast<int64_t>(std::ranges::size(values))}) {}
+  TensorView(R&& values) : TensorView(std::ranges::data(values), {static_cast<int64_t>(std::ranges::size(values))}) {}
   TensorView(const MutableTensorView& view) : t_(view.c()) {}
   explicit TensorView(const attnmux_tensor& t) : t_(t) {}
 

@@ -38,11 +38,13 @@ attnmux_code check_fits(const attnmux_plan& plan, const Problem& p, attnmux_erro
   const Problem& made = plan.problem;
   const auto wrong = [&](const char* what, int64_t value, const char* accepted, int64_t planned) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE("plan for " << plan.selection.kernel->name << ": " << what << " is " << value << "; accepted is " << accepted << planned));
+                ATTNMUX_MESSAGE("plan for " << plan.selection.kernel->name << ": " << what << " is " << value
+                                            << "; accepted is " << accepted << planned));
   };
   if (p.dtype != made.dtype) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE("plan for " << plan.selection.kernel->name << ": q.dtype is " << dtype_name(p.dtype) << "; the plan is for " << dtype_name(made.dtype)));
+                ATTNMUX_MESSAGE("plan for " << plan.selection.kernel->name << ": q.dtype is " << dtype_name(p.dtype)
+                                            << "; the plan is for " << dtype_name(made.dtype)));
   }
   if (p.device_type != made.device_type || p.device_id != made.device_id) {
     return wrong("device of q", p.device_id, "the planned one, ", made.device_id);
@@ -130,7 +132,8 @@ attnmux_code attnmux_plan_run(const attnmux_plan* plan, const attnmux_tensor* q,
                               const attnmux_tensor* v, const attnmux_tensor* out, const attnmux_options* options,
                               const attnmux_exec* exec, attnmux_error* error) {
   return guarded(error, [&]() -> attnmux_code {
-    if (plan == nullptr) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("plan is empty; make one with plan()"));
+    if (plan == nullptr)
+      return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("plan is empty; make one with plan()"));
     attnmux_options storage;
     const attnmux_options* o = nullptr;
     ATTNMUX_TRY(read_options(options, storage, o, error));
@@ -143,17 +146,24 @@ attnmux_code attnmux_plan_run(const attnmux_plan* plan, const attnmux_tensor* q,
     if (kernel.check != nullptr && kernel.check(&p, nullptr) == 0) {
       Reason reason{};
       kernel.check(&p, &reason);
-      return fail(error, ATTNMUX_UNSUPPORTED, ATTNMUX_MESSAGE("plan for " << kernel.name << " cannot run this: " << reason.text));
+      return fail(error, ATTNMUX_UNSUPPORTED,
+                  ATTNMUX_MESSAGE("plan for " << kernel.name << " cannot run this: " << reason.text));
     }
     // Never more threads than the plan's workspace was made for.
-    const int32_t wanted = e.parallel_for != nullptr ? e.num_threads : e.num_threads > 0 ? e.num_threads : plan->num_threads;
+    const int32_t wanted = e.parallel_for != nullptr ? e.num_threads
+                           : e.num_threads > 0       ? e.num_threads
+                                                     : plan->num_threads;
     return run_kernel(kernel, p, e, wanted < plan->num_threads ? wanted : plan->num_threads, error);
   });
 }
 
 void attnmux_plan_release(attnmux_plan* plan) { delete plan; }
 size_t attnmux_plan_workspace_bytes(const attnmux_plan* plan) { return plan == nullptr ? 0 : plan->workspace_bytes; }
-const char* attnmux_plan_kernel(const attnmux_plan* plan) { return plan == nullptr ? "" : plan->selection.kernel->name; }
-uint16_t attnmux_plan_backend(const attnmux_plan* plan) { return plan == nullptr ? uint16_t{0} : plan->selection.backend; }
+const char* attnmux_plan_kernel(const attnmux_plan* plan) {
+  return plan == nullptr ? "" : plan->selection.kernel->name;
+}
+uint16_t attnmux_plan_backend(const attnmux_plan* plan) {
+  return plan == nullptr ? uint16_t{0} : plan->selection.backend;
+}
 
 }  // extern "C"

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C ABI for names, switching and process-wide settings.
+#include <attnmux/attnmux_c.h>
+
 #include "api/guard.h"
 #include "api/log.h"
 #include "dispatch/environment.h"
@@ -9,13 +11,13 @@
 #include "kernels/cpu/runtime/arena.h"
 #include "kernels/cpu/runtime/thread_pool.h"
 
-#include <attnmux/attnmux_c.h>
-
 using namespace attnmux;
 
 namespace {
 
-std::string_view view(const char* text, size_t length) { return text == nullptr ? std::string_view{} : std::string_view(text, length); }
+std::string_view view(const char* text, size_t length) {
+  return text == nullptr ? std::string_view{} : std::string_view(text, length);
+}
 
 attnmux_code check_backend(uint16_t backend, attnmux_error* error) {
   return backend == 0 ? ATTNMUX_OK : check_available(backend, error);
@@ -96,7 +98,9 @@ void attnmux_scope_leave(attnmux_scope scope) { leave_scope(scope); }
 attnmux_code attnmux_context_capture(attnmux_context* context, attnmux_error* error) {
   return guarded(error, [&]() -> attnmux_code {
     if (context == nullptr || context->struct_size < sizeof(*context)) {
-      return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("context is null, or its struct_size is not sizeof(attnmux_context), " << sizeof(attnmux_context)));
+      return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                  ATTNMUX_MESSAGE("context is null, or its struct_size is not sizeof(attnmux_context), "
+                                  << sizeof(attnmux_context)));
     }
     return capture_context(*context, error);
   });
@@ -104,7 +108,8 @@ attnmux_code attnmux_context_capture(attnmux_context* context, attnmux_error* er
 
 attnmux_code attnmux_context_enter(const attnmux_context* context, attnmux_scope* scope, attnmux_error* error) {
   return guarded(error, [&]() -> attnmux_code {
-    if (context == nullptr || scope == nullptr) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("context or scope is a null pointer"));
+    if (context == nullptr || scope == nullptr)
+      return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("context or scope is a null pointer"));
     *scope = attnmux_scope{};
     return enter_context(*context, *scope, error);
   });
@@ -118,7 +123,8 @@ attnmux_code attnmux_set_num_threads(int32_t num_threads, attnmux_error* error) 
   return guarded(error, [&]() -> attnmux_code {
     ATTNMUX_TRY(check_environment(error));
     if (num_threads < 0 || num_threads > 4096) {
-      return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("num_threads is " << num_threads << "; accepted is 0 (all cores) to 4096"));
+      return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                  ATTNMUX_MESSAGE("num_threads is " << num_threads << "; accepted is 0 (all cores) to 4096"));
     }
     set_num_pool_threads(num_threads);
     return ATTNMUX_OK;
@@ -128,7 +134,8 @@ attnmux_code attnmux_set_num_threads(int32_t num_threads, attnmux_error* error) 
 attnmux_code attnmux_num_threads(int32_t* num_threads, attnmux_error* error) {
   return guarded(error, [&]() -> attnmux_code {
     ATTNMUX_TRY(check_environment(error));
-    if (num_threads == nullptr) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("num_threads is a null pointer"));
+    if (num_threads == nullptr)
+      return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("num_threads is a null pointer"));
     *num_threads = num_pool_threads();
     return ATTNMUX_OK;
   });
@@ -138,10 +145,13 @@ void attnmux_release_workspace(void) { release_cached_blocks(); }
 
 void attnmux_set_log_sink(attnmux_log_sink sink, void* user) { set_log_sink_raw(sink, user); }
 
-attnmux_code attnmux_set_allocator(attnmux_allocate allocate, attnmux_deallocate deallocate, void* user, attnmux_error* error) {
+attnmux_code attnmux_set_allocator(attnmux_allocate allocate, attnmux_deallocate deallocate, void* user,
+                                   attnmux_error* error) {
   return guarded(error, [&]() -> attnmux_code {
     if ((allocate == nullptr) != (deallocate == nullptr)) {
-      return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE((allocate == nullptr ? "allocate" : "deallocate") << " is null; give both functions, or neither"));
+      return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                  ATTNMUX_MESSAGE((allocate == nullptr ? "allocate" : "deallocate")
+                                  << " is null; give both functions, or neither"));
     }
     set_arena_allocator(allocate, deallocate, user);
     return ATTNMUX_OK;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C ABI for tools: explain, describe, the oracle, version.
+#include <attnmux/version.h>
+
 #include "api/guard.h"
 #include "api/run.h"
 #include "dispatch/describe.h"
@@ -7,8 +9,6 @@
 #include "dispatch/explain.h"
 #include "dispatch/problem.h"
 #include "kernels/reference/reference.h"
-
-#include <attnmux/version.h>
 
 using namespace attnmux;
 
@@ -21,7 +21,9 @@ attnmux_code attnmux_explain(const attnmux_tensor* q, const attnmux_tensor* k, c
     ATTNMUX_TRY(check_environment(error));
     if (write == nullptr) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("write is a null pointer"));
     if ((flags & ~uint32_t{ATTNMUX_EXPLAIN_ALL | ATTNMUX_EXPLAIN_JSON}) != 0) {
-      return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("flags is " << flags << "; accepted are ATTNMUX_EXPLAIN_ALL (1) and ATTNMUX_EXPLAIN_JSON (2)"));
+      return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                  ATTNMUX_MESSAGE("flags is "
+                                  << flags << "; accepted are ATTNMUX_EXPLAIN_ALL (1) and ATTNMUX_EXPLAIN_JSON (2)"));
     }
     attnmux_options storage;
     const attnmux_options* o = nullptr;
@@ -32,8 +34,9 @@ attnmux_code attnmux_explain(const attnmux_tensor* q, const attnmux_tensor* k, c
     ATTNMUX_TRY(read_exec(exec, p, e, error));
     Explained explained;
     ATTNMUX_TRY(explain_choice(p, *o, threads_of(e), explained, error));
-    const std::string text = (flags & ATTNMUX_EXPLAIN_JSON) != 0 ? explain_json(explained) + "\n"
-                                                                 : explain_text(explained, (flags & ATTNMUX_EXPLAIN_ALL) != 0);
+    const std::string text = (flags & ATTNMUX_EXPLAIN_JSON) != 0
+                                 ? explain_json(explained) + "\n"
+                                 : explain_text(explained, (flags & ATTNMUX_EXPLAIN_ALL) != 0);
     write(user, text.data(), text.size());
     return ATTNMUX_OK;
   });
@@ -45,11 +48,18 @@ attnmux_code attnmux_describe(int32_t topic, attnmux_write write, void* user, at
     if (write == nullptr) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("write is a null pointer"));
     std::string text;
     switch (topic) {
-      case ATTNMUX_DESCRIBE_BACKENDS: text = describe_backends(); break;
-      case ATTNMUX_DESCRIBE_MACHINE: text = describe_machine(); break;
-      case ATTNMUX_DESCRIBE_ABI: text = describe_abi(); break;
+      case ATTNMUX_DESCRIBE_BACKENDS:
+        text = describe_backends();
+        break;
+      case ATTNMUX_DESCRIBE_MACHINE:
+        text = describe_machine();
+        break;
+      case ATTNMUX_DESCRIBE_ABI:
+        text = describe_abi();
+        break;
       default:
-        return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("topic is " << topic << "; accepted are 1 (backends), 2 (machine), 3 (abi)"));
+        return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                    ATTNMUX_MESSAGE("topic is " << topic << "; accepted are 1 (backends), 2 (machine), 3 (abi)"));
     }
     text += "\n";
     write(user, text.data(), text.size());
@@ -71,7 +81,8 @@ attnmux_code attnmux_oracle(int32_t kind, const attnmux_tensor* q, const attnmux
     Problem p;
     ATTNMUX_TRY(make_problem_without_output(q, k, v, *o, p, error));
     if (p.device_type != ATTNMUX_CPU) return wrong(ATTNMUX_MESSAGE("q is on a device; the oracle reads cpu tensors"));
-    if (p.dtype == ATTNMUX_E4M3) return wrong(ATTNMUX_MESSAGE("q.dtype is e4m3; the oracle takes fp32, fp16, bf16, fp64"));
+    if (p.dtype == ATTNMUX_E4M3)
+      return wrong(ATTNMUX_MESSAGE("q.dtype is e4m3; the oracle takes fp32, fp16, bf16, fp64"));
     const bool empty = p.q.shape[0] == 0 || p.q.shape[1] == 0 || p.num_heads_q == 0;
     if (out == nullptr && !empty) return wrong(ATTNMUX_MESSAGE("out is a null pointer"));
     (kind == ATTNMUX_ORACLE_FP64 ? reference_attention : plain_attention)(p, out, lse);

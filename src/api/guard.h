@@ -2,10 +2,10 @@
 // No exception crosses the C boundary.
 #pragma once
 
-#include "dispatch/message.h"
-
 #include <exception>
 #include <new>
+
+#include "dispatch/message.h"
 
 namespace attnmux {
 

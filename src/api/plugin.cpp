@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Backends that come at run time.
+#include <attnmux/attnmux_c.h>
+#include <dlfcn.h>
+
 #include "api/guard.h"
 #include "dispatch/environment.h"
 #include "dispatch/registry.h"
-
-#include <attnmux/attnmux_c.h>
-
-#include <dlfcn.h>
 
 using namespace attnmux;
 
@@ -22,16 +21,20 @@ attnmux_code attnmux_register_backend(const attnmux_backend_desc* backend, attnm
 attnmux_code attnmux_load_plugin(const char* path, attnmux_error* error) {
   return guarded(error, [&]() -> attnmux_code {
     ATTNMUX_TRY(check_environment(error));
-    if (path == nullptr || path[0] == 0) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("path of the plugin is empty"));
+    if (path == nullptr || path[0] == 0)
+      return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("path of the plugin is empty"));
     // Never closed: its kernels stay in the registry.
     void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
       const char* why = dlerror();
-      return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("plugin \"" << path << "\" cannot be loaded: " << (why == nullptr ? "unknown reason" : why)));
+      return fail(
+          error, ATTNMUX_INVALID_ARGUMENT,
+          ATTNMUX_MESSAGE("plugin \"" << path << "\" cannot be loaded: " << (why == nullptr ? "unknown reason" : why)));
     }
     const auto init = reinterpret_cast<attnmux_plugin_init_fn>(dlsym(library, "attnmux_plugin_init"));
     if (init == nullptr) {
-      return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("plugin \"" << path << "\" does not export attnmux_plugin_init"));
+      return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                  ATTNMUX_MESSAGE("plugin \"" << path << "\" does not export attnmux_plugin_init"));
     }
     attnmux_host host{};
     host.struct_size = sizeof(host);
@@ -40,7 +43,9 @@ attnmux_code attnmux_load_plugin(const char* path, attnmux_error* error) {
     attnmux_error why{};
     const attnmux_code code = init(&host, &why);
     if (code == ATTNMUX_OK) return ATTNMUX_OK;
-    return fail(error, code, ATTNMUX_MESSAGE("plugin \"" << path << "\" failed to start: " << (why.length == 0 ? "it gave no message" : why.message)));
+    return fail(error, code,
+                ATTNMUX_MESSAGE("plugin \"" << path << "\" failed to start: "
+                                            << (why.length == 0 ? "it gave no message" : why.message)));
   });
 }
 

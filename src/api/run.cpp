@@ -16,19 +16,25 @@ attnmux_code read_exec(const attnmux_exec* given_exec, const Problem& p, attnmux
     exec = *given_exec;
   }
   const auto wrong = [&](const Message& what) { return fail(error, ATTNMUX_INVALID_ARGUMENT, what); };
-  if ((exec.set & ~ATTNMUX_EXEC_WORKSPACE) != 0) return wrong(ATTNMUX_MESSAGE("exec.set has a bit that this version does not know"));
+  if ((exec.set & ~ATTNMUX_EXEC_WORKSPACE) != 0)
+    return wrong(ATTNMUX_MESSAGE("exec.set has a bit that this version does not know"));
   if ((exec.set & ATTNMUX_EXEC_WORKSPACE) == 0 && (exec.workspace != nullptr || exec.workspace_bytes != 0)) {
-    return wrong(ATTNMUX_MESSAGE("exec.workspace is given (" << exec.workspace_bytes << " bytes) but ATTNMUX_EXEC_WORKSPACE is not set"));
+    return wrong(ATTNMUX_MESSAGE("exec.workspace is given (" << exec.workspace_bytes
+                                                             << " bytes) but ATTNMUX_EXEC_WORKSPACE is not set"));
   }
   if (exec.workspace == nullptr && exec.workspace_bytes != 0) {
     return wrong(ATTNMUX_MESSAGE("exec.workspace is null with " << exec.workspace_bytes << " bytes"));
   }
   if (exec.num_threads < 0 || (exec.parallel_for != nullptr && exec.num_threads == 0)) {
-    return wrong(ATTNMUX_MESSAGE("exec.num_threads is " << exec.num_threads << "; accepted is "
-                                                        << (exec.parallel_for != nullptr ? "1 or more, the threads of the caller's executor" : "0 (no cap) or more")));
+    return wrong(ATTNMUX_MESSAGE("exec.num_threads is "
+                                 << exec.num_threads << "; accepted is "
+                                 << (exec.parallel_for != nullptr ? "1 or more, the threads of the caller's executor"
+                                                                  : "0 (no cap) or more")));
   }
-  if (exec.parallel_for == nullptr && exec.pool != nullptr) return wrong(ATTNMUX_MESSAGE("exec.pool is given without exec.parallel_for"));
-  if (p.device_type == ATTNMUX_CPU && exec.stream != nullptr) return wrong(ATTNMUX_MESSAGE("exec.stream is given, but the tensors are on the cpu"));
+  if (exec.parallel_for == nullptr && exec.pool != nullptr)
+    return wrong(ATTNMUX_MESSAGE("exec.pool is given without exec.parallel_for"));
+  if (p.device_type == ATTNMUX_CPU && exec.stream != nullptr)
+    return wrong(ATTNMUX_MESSAGE("exec.stream is given, but the tensors are on the cpu"));
   if (p.device_type == ATTNMUX_CUDA && exec.stream == nullptr) {
     return wrong(ATTNMUX_MESSAGE("exec.stream is absent; CUDA tensors need one (stream 0 is ATTNMUX_STREAM_LEGACY)"));
   }
@@ -54,17 +60,21 @@ attnmux_code run_kernel(const Kernel& kernel, const Problem& p, const attnmux_ex
   const bool own = (exec.set & ATTNMUX_EXEC_WORKSPACE) == 0;
   if (!own && exec.workspace_bytes < needed) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE("workspace has " << exec.workspace_bytes << " bytes; kernel " << kernel.name << " needs " << needed
-                                                 << " for this problem with " << num_threads << " threads (plan.workspace_bytes())"));
+                ATTNMUX_MESSAGE("workspace has " << exec.workspace_bytes << " bytes; kernel " << kernel.name
+                                                 << " needs " << needed << " for this problem with " << num_threads
+                                                 << " threads (plan.workspace_bytes())"));
   }
   const ArenaBlock arena(own ? needed : 0);
   if (own) {
     workspace = arena.data();
     if (needed != 0 && workspace == nullptr) {
-      return fail(error, ATTNMUX_OUT_OF_MEMORY, ATTNMUX_MESSAGE("kernel " << kernel.name << " needs a workspace of " << needed << " bytes, which could not be allocated"));
+      return fail(error, ATTNMUX_OUT_OF_MEMORY,
+                  ATTNMUX_MESSAGE("kernel " << kernel.name << " needs a workspace of " << needed
+                                            << " bytes, which could not be allocated"));
     }
   }
-  const uintptr_t aligned = (reinterpret_cast<uintptr_t>(workspace) + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+  const uintptr_t aligned =
+      (reinterpret_cast<uintptr_t>(workspace) + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
   RunContext context{};
   context.struct_size = sizeof(context);
   context.num_threads = num_threads;

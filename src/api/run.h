@@ -2,14 +2,14 @@
 // Last hop: from a chosen kernel to a launch.
 #pragma once
 
-#include "kernels/kernel.h"
-
 #include <attnmux/attnmux_c.h>
+
+#include "kernels/kernel.h"
 
 namespace attnmux {
 
-/// The exec of a call, or the defaults where there is none; refuses what this build does not understand, and a stream for CPU
-/// tensors or none for CUDA tensors.
+/// The exec of a call, or the defaults where there is none; refuses what this build does not understand, and a stream
+/// for CPU tensors or none for CUDA tensors.
 attnmux_code read_exec(const attnmux_exec* given, const Problem& problem, attnmux_exec& exec, attnmux_error* error);
 
 /// The threads that a kernel may use, always at least 1.

@@ -2,11 +2,11 @@
 // What a backend is, and the table of those that are built in.
 #pragma once
 
-#include "kernels/kernel.h"
-
 #include <attnmux/backend.h>
 
 #include <span>
+
+#include "kernels/kernel.h"
 
 namespace attnmux {
 
@@ -15,8 +15,8 @@ inline constexpr size_t kMaxKernelsPerBackend = 12;
 struct BackendRow {
   const char* name;
   const char* family;
-  const char* promise;  // one line: what the name stands for
-  const char* missing;  // why none of its kernels is in this build; "" where some are
+  const char* promise;                           // one line: what the name stands for
+  const char* missing;                           // why none of its kernels is in this build; "" where some are
   const Kernel* kernels[kMaxKernelsPerBackend];  // in order of preference; null after the last
   bool automatic = false;  // chooses among families, so it stays within the 16-bit accuracy class unless allowed
 

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dispatch/describe.h"
 
+#include <attnmux/attnmux_c.h>
+#include <attnmux/version.h>
+
+#include <cstddef>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
 #include "dispatch/dtypes.h"
 #include "dispatch/environment.h"
 #include "dispatch/features.h"
@@ -8,14 +15,6 @@
 #include "dispatch/select.h"
 #include "kernels/cpu/isa/cpu_isa.h"
 #include "kernels/cpu/runtime/thread_pool.h"
-
-#include <attnmux/attnmux_c.h>
-#include <attnmux/version.h>
-
-#include <nlohmann/json.hpp>
-
-#include <cstddef>
-#include <cstdlib>
 
 namespace attnmux {
 namespace {
@@ -127,7 +126,8 @@ std::string describe_machine() {
   json["num_threads"] = num_pool_threads();
   for (const int level : {1, 2, 3}) {
     int64_t bytes = 0;  // 0: unknown
-    for (const CpuCache& cache : cpu.caches) bytes = cache.level == level && cache.type != "Instruction" ? cache.bytes : bytes;
+    for (const CpuCache& cache : cpu.caches)
+      bytes = cache.level == level && cache.type != "Instruction" ? cache.bytes : bytes;
     json[level == 1 ? "l1d_bytes" : level == 2 ? "l2_bytes" : "l3_bytes"] = bytes;
   }
   json["devices"] = {{"cuda", {{"built", false}, {"reason", "this build has no CUDA kernels"}}}};
@@ -142,31 +142,67 @@ std::string describe_machine() {
 std::string describe_abi() {
   Json json;
   using T = attnmux_tensor;
-  json["attnmux_tensor"] = layout(sizeof(T), {FIELD(T, data), FIELD(T, dtype), FIELD(T, device_type), FIELD(T, device_id), FIELD(T, ndim), FIELD(T, shape), FIELD(T, strides)});
+  json["attnmux_tensor"] = layout(sizeof(T), {FIELD(T, data), FIELD(T, dtype), FIELD(T, device_type),
+                                              FIELD(T, device_id), FIELD(T, ndim), FIELD(T, shape), FIELD(T, strides)});
   using O = attnmux_options;
-  json["attnmux_options"] =
-      layout(sizeof(O), {FIELD(O, struct_size), FIELD(O, backend), FIELD(O, layer_backend), FIELD(O, kernel), FIELD(O, reserved), FIELD(O, layer_role),
-                         FIELD(O, set), FIELD(O, conflicts), FIELD(O, scale), FIELD(O, softcap), FIELD(O, dropout_p), FIELD(O, dropout_seed),
-                         FIELD(O, dropout_offset), FIELD(O, window_left), FIELD(O, window_right), FIELD(O, causal_align), FIELD(O, window_align),
-                         FIELD(O, max_seqlen_q), FIELD(O, max_seqlen_kv), FIELD(O, key_lengths), FIELD(O, key_padding), FIELD(O, dense_mask),
-                         FIELD(O, bias), FIELD(O, lse), FIELD(O, cu_seqlens_q), FIELD(O, cu_seqlens_kv)});
+  json["attnmux_options"] = layout(
+      sizeof(O), {FIELD(O, struct_size),    FIELD(O, backend),      FIELD(O, layer_backend), FIELD(O, kernel),
+                  FIELD(O, reserved),       FIELD(O, layer_role),   FIELD(O, set),           FIELD(O, conflicts),
+                  FIELD(O, scale),          FIELD(O, softcap),      FIELD(O, dropout_p),     FIELD(O, dropout_seed),
+                  FIELD(O, dropout_offset), FIELD(O, window_left),  FIELD(O, window_right),  FIELD(O, causal_align),
+                  FIELD(O, window_align),   FIELD(O, max_seqlen_q), FIELD(O, max_seqlen_kv), FIELD(O, key_lengths),
+                  FIELD(O, key_padding),    FIELD(O, dense_mask),   FIELD(O, bias),          FIELD(O, lse),
+                  FIELD(O, cu_seqlens_q),   FIELD(O, cu_seqlens_kv)});
   using E = attnmux_exec;
-  json["attnmux_exec"] = layout(sizeof(E), {FIELD(E, struct_size), FIELD(E, num_threads), FIELD(E, set), FIELD(E, stream), FIELD(E, workspace), FIELD(E, workspace_bytes), FIELD(E, parallel_for), FIELD(E, pool)});
+  json["attnmux_exec"] =
+      layout(sizeof(E), {FIELD(E, struct_size), FIELD(E, num_threads), FIELD(E, set), FIELD(E, stream),
+                         FIELD(E, workspace), FIELD(E, workspace_bytes), FIELD(E, parallel_for), FIELD(E, pool)});
   using R = attnmux_error;
   json["attnmux_error"] = layout(sizeof(R), {FIELD(R, code), FIELD(R, length), FIELD(R, message)});
   using P = attnmux_problem;
-  json["attnmux_problem"] =
-      layout(sizeof(P), {FIELD(P, struct_size), FIELD(P, dtype), FIELD(P, features), FIELD(P, device_type), FIELD(P, device_id), FIELD(P, batch),
-                         FIELD(P, seqlen_q), FIELD(P, seqlen_kv), FIELD(P, num_heads_q), FIELD(P, num_heads_kv), FIELD(P, head_dim), FIELD(P, head_dim_v),
-                         FIELD(P, scale), FIELD(P, softcap), FIELD(P, dropout_p), FIELD(P, dropout_seed), FIELD(P, dropout_offset), FIELD(P, window_left),
-                         FIELD(P, window_right), FIELD(P, align), FIELD(P, reserved), FIELD(P, q), FIELD(P, k), FIELD(P, v), FIELD(P, out), FIELD(P, lse),
-                         FIELD(P, key_lengths), FIELD(P, key_padding), FIELD(P, dense_mask), FIELD(P, bias), FIELD(P, cu_seqlens_q), FIELD(P, cu_seqlens_kv)});
+  json["attnmux_problem"] = layout(sizeof(P), {FIELD(P, struct_size),
+                                               FIELD(P, dtype),
+                                               FIELD(P, features),
+                                               FIELD(P, device_type),
+                                               FIELD(P, device_id),
+                                               FIELD(P, batch),
+                                               FIELD(P, seqlen_q),
+                                               FIELD(P, seqlen_kv),
+                                               FIELD(P, num_heads_q),
+                                               FIELD(P, num_heads_kv),
+                                               FIELD(P, head_dim),
+                                               FIELD(P, head_dim_v),
+                                               FIELD(P, scale),
+                                               FIELD(P, softcap),
+                                               FIELD(P, dropout_p),
+                                               FIELD(P, dropout_seed),
+                                               FIELD(P, dropout_offset),
+                                               FIELD(P, window_left),
+                                               FIELD(P, window_right),
+                                               FIELD(P, align),
+                                               FIELD(P, reserved),
+                                               FIELD(P, q),
+                                               FIELD(P, k),
+                                               FIELD(P, v),
+                                               FIELD(P, out),
+                                               FIELD(P, lse),
+                                               FIELD(P, key_lengths),
+                                               FIELD(P, key_padding),
+                                               FIELD(P, dense_mask),
+                                               FIELD(P, bias),
+                                               FIELD(P, cu_seqlens_q),
+                                               FIELD(P, cu_seqlens_kv)});
   using C = attnmux_run_context;
-  json["attnmux_run_context"] = layout(sizeof(C), {FIELD(C, struct_size), FIELD(C, num_threads), FIELD(C, stream), FIELD(C, workspace), FIELD(C, workspace_bytes), FIELD(C, parallel_for), FIELD(C, pool)});
+  json["attnmux_run_context"] =
+      layout(sizeof(C), {FIELD(C, struct_size), FIELD(C, num_threads), FIELD(C, stream), FIELD(C, workspace),
+                         FIELD(C, workspace_bytes), FIELD(C, parallel_for), FIELD(C, pool)});
   using K = attnmux_kernel;
-  json["attnmux_kernel"] = layout(sizeof(K), {FIELD(K, struct_size), FIELD(K, device_type), FIELD(K, name), FIELD(K, features), FIELD(K, dtypes), FIELD(K, accuracy), FIELD(K, available), FIELD(K, check), FIELD(K, workspace_bytes), FIELD(K, run)});
+  json["attnmux_kernel"] = layout(
+      sizeof(K), {FIELD(K, struct_size), FIELD(K, device_type), FIELD(K, name), FIELD(K, features), FIELD(K, dtypes),
+                  FIELD(K, accuracy), FIELD(K, available), FIELD(K, check), FIELD(K, workspace_bytes), FIELD(K, run)});
   using B = attnmux_backend_desc;
-  json["attnmux_backend_desc"] = layout(sizeof(B), {FIELD(B, struct_size), FIELD(B, num_kernels), FIELD(B, name), FIELD(B, promise), FIELD(B, kernels)});
+  json["attnmux_backend_desc"] = layout(
+      sizeof(B), {FIELD(B, struct_size), FIELD(B, num_kernels), FIELD(B, name), FIELD(B, promise), FIELD(B, kernels)});
   using H = attnmux_host;
   json["attnmux_host"] = layout(sizeof(H), {FIELD(H, struct_size), FIELD(H, abi_version), FIELD(H, register_backend)});
   using S = attnmux_scope;

@@ -6,8 +6,8 @@ namespace {
 
 // In the order of the ATTNMUX_FP32 … constants; row 0 is "not given".
 constexpr DtypeRow kDtypes[ATTNMUX_DTYPE_COUNT] = {
-    {"none", 0, 0, 0},   {"fp32", 4, 2, 32}, {"fp16", 2, 2, 16},  {"bf16", 2, 4, 16}, {"fp64", 8, 2, 64},
-    {"bool", 1, 6, 8},   {"uint8", 1, 1, 8}, {"int32", 4, 0, 32}, {"e4m3", 1, 10, 8},
+    {"none", 0, 0, 0}, {"fp32", 4, 2, 32}, {"fp16", 2, 2, 16},  {"bf16", 2, 4, 16}, {"fp64", 8, 2, 64},
+    {"bool", 1, 6, 8}, {"uint8", 1, 1, 8}, {"int32", 4, 0, 32}, {"e4m3", 1, 10, 8},
 };
 
 }  // namespace

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dispatch/environment.h"
 
+#include <cstdlib>
+
 #include "dispatch/registry.h"
 #include "kernels/cpu/isa/cpu_isa.h"
-
-#include <cstdlib>
 
 namespace attnmux {
 namespace {
 
 void bad_value(Environment& e, const char* name, const char* value, const Message& accepted) {
   if (e.error.code != ATTNMUX_OK) return;
-  fail(&e.error, ATTNMUX_BAD_ENVIRONMENT, ATTNMUX_MESSAGE(name << " is \"" << value << "\"; accepted are " << accepted.view()));
+  fail(&e.error, ATTNMUX_BAD_ENVIRONMENT,
+       ATTNMUX_MESSAGE(name << " is \"" << value << "\"; accepted are " << accepted.view()));
 }
 
 // An unset and an empty variable are the same.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dispatch/explain.h"
 
+#include <nlohmann/json.hpp>
+
 #include "api/run.h"
 #include "dispatch/dtypes.h"
 #include "dispatch/environment.h"
@@ -8,15 +10,13 @@
 #include "dispatch/registry.h"
 #include "kernels/cpu/isa/cpu_isa.h"
 
-#include <nlohmann/json.hpp>
-
 namespace attnmux {
 namespace {
 
 std::string describe_problem(const Problem& p) {
   FixedText<512> text;
-  text << "q " << p.batch << "×" << p.seqlen_q << "×" << p.num_heads_q << "×" << p.head_dim << ", " << p.seqlen_kv << " keys, "
-       << p.num_heads_kv << " key heads";
+  text << "q " << p.batch << "×" << p.seqlen_q << "×" << p.num_heads_q << "×" << p.head_dim << ", " << p.seqlen_kv
+       << " keys, " << p.num_heads_kv << " key heads";
   if (p.head_dim_v != p.head_dim) text << ", head_dim of v " << p.head_dim_v;
   text << ", " << dtype_name(p.dtype);
   for (const FeatureRow& row : kFeatures) {
@@ -49,7 +49,9 @@ ExplainedBackend explain_backend(uint16_t id, const Problem& p, const attnmux_op
         k.runs = false;
         k.reason = "is below the 16-bit accuracy class; allow_lossy permits it";
       } else if (kernel == chosen) {
-        k.reason = row.num_kernels() == 1 ? "its only kernel" : "first in the order of \"" + std::string(row.name) + "\" that supports this problem";
+        k.reason = row.num_kernels() == 1
+                       ? "its only kernel"
+                       : "first in the order of \"" + std::string(row.name) + "\" that supports this problem";
       }
     }
     backend.kernels.push_back(std::move(k));
@@ -87,7 +89,8 @@ void append_kernels(std::string& text, const ExplainedBackend& backend, const st
   for (const ExplainedKernel& k : backend.kernels) {
     std::string line = indent + padded(k.name, width + 2) + (k.runs ? "yes    " : "no     ");
     line += k.reason;
-    if (k.runs) line += (k.reason.empty() ? "" : "; ") + std::string(k.accuracy) + ", workspace " + bytes_text(k.workspace_bytes);
+    if (k.runs)
+      line += (k.reason.empty() ? "" : "; ") + std::string(k.accuracy) + ", workspace " + bytes_text(k.workspace_bytes);
     text += line + "\n";
   }
 }
@@ -97,7 +100,11 @@ std::string level(uint16_t backend) { return backend == 0 ? "–" : backend_row(
 nlohmann::ordered_json kernels_json(const ExplainedBackend& backend) {
   auto list = nlohmann::ordered_json::array();
   for (const ExplainedKernel& k : backend.kernels) {
-    list.push_back({{"name", k.name}, {"runs", k.runs}, {"reason", k.reason}, {"workspace_bytes", k.workspace_bytes}, {"class", k.accuracy}});
+    list.push_back({{"name", k.name},
+                    {"runs", k.runs},
+                    {"reason", k.reason},
+                    {"workspace_bytes", k.workspace_bytes},
+                    {"class", k.accuracy}});
   }
   return list;
 }
@@ -109,7 +116,8 @@ nlohmann::ordered_json level_json(uint16_t backend) {
 
 }  // namespace
 
-attnmux_code explain_choice(const Problem& p, const attnmux_options& o, int32_t num_threads, Explained& e, attnmux_error* error) {
+attnmux_code explain_choice(const Problem& p, const attnmux_options& o, int32_t num_threads, Explained& e,
+                            attnmux_error* error) {
   e.problem = describe_problem(p);
   e.device = describe_device(p);
   ATTNMUX_TRY(read_precedence(o, e.precedence, error));
@@ -137,7 +145,8 @@ std::string explain_text(const Explained& e, bool all) {
   text += " → ";
   text += e.selection.kernel == nullptr ? "no kernel" : e.selection.kernel->name;
   text += " on " + e.device + "   chosen by: " + chosen_by_name(e.selection.chosen_by);
-  if (e.selection.kernel != nullptr) text += "   class: " + e.accuracy + "   workspace: " + bytes_text(e.workspace_bytes);
+  if (e.selection.kernel != nullptr)
+    text += "   class: " + e.accuracy + "   workspace: " + bytes_text(e.workspace_bytes);
   text += "\n  problem: " + e.problem + "\n";
   if (e.chosen.kernels.empty()) {
     text += "  no kernel in this build: " + e.chosen.missing + "\n";
@@ -149,22 +158,26 @@ std::string explain_text(const Explained& e, bool all) {
   }
   if (all) {
     for (const ExplainedBackend& other : e.others) {
-      text += "  " + std::string(backend_row(other.id)->name) + (other.kernels.empty() ? ": " + other.missing : "") + "\n";
+      text +=
+          "  " + std::string(backend_row(other.id)->name) + (other.kernels.empty() ? ": " + other.missing : "") + "\n";
       append_kernels(text, other, "    ");
     }
   }
   const Precedence& l = e.precedence;
   text += "precedence: ";
   if (l.force != 0) text += "ATTNMUX_FORCE_BACKEND " + level(l.force) + " over · ";
-  text += "call " + level(l.call) + " · layer " + level(l.layer) + " · scope " + level(l.scope) + " · process default " + level(l.process_default);
-  text += " · ATTNMUX_BACKEND " + (environment().default_backend.empty() ? "unset" : environment().default_backend) + " · native\n";
+  text += "call " + level(l.call) + " · layer " + level(l.layer) + " · scope " + level(l.scope) +
+          " · process default " + level(l.process_default);
+  text += " · ATTNMUX_BACKEND " + (environment().default_backend.empty() ? "unset" : environment().default_backend) +
+          " · native\n";
   return text;
 }
 
 std::string explain_json(const Explained& e) {
   nlohmann::ordered_json json;
   json["backend"] = backend_row(e.selection.backend)->name;
-  json["kernel"] = e.selection.kernel == nullptr ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(e.selection.kernel->name);
+  json["kernel"] = e.selection.kernel == nullptr ? nlohmann::ordered_json(nullptr)
+                                                 : nlohmann::ordered_json(e.selection.kernel->name);
   json["chosen_by"] = chosen_by_name(e.selection.chosen_by);
   json["device"] = e.device;
   json["problem"] = e.problem;
@@ -173,16 +186,18 @@ std::string explain_json(const Explained& e) {
   json["reason"] = e.chosen.missing;
   json["kernels"] = kernels_json(e.chosen);
   const Precedence& l = e.precedence;
-  json["precedence"] = {{"force", level_json(l.force)},
-                        {"call", level_json(l.call)},
-                        {"layer", level_json(l.layer)},
-                        {"scope", level_json(l.scope)},
-                        {"process_default", level_json(l.process_default)},
-                        {"environment", environment().default_backend.empty() ? nlohmann::ordered_json(nullptr)
-                                                                              : nlohmann::ordered_json(environment().default_backend)}};
+  json["precedence"] = {
+      {"force", level_json(l.force)},
+      {"call", level_json(l.call)},
+      {"layer", level_json(l.layer)},
+      {"scope", level_json(l.scope)},
+      {"process_default", level_json(l.process_default)},
+      {"environment", environment().default_backend.empty() ? nlohmann::ordered_json(nullptr)
+                                                            : nlohmann::ordered_json(environment().default_backend)}};
   json["backends"] = nlohmann::ordered_json::array();
   for (const ExplainedBackend& other : e.others) {
-    json["backends"].push_back({{"backend", backend_row(other.id)->name}, {"reason", other.missing}, {"kernels", kernels_json(other)}});
+    json["backends"].push_back(
+        {{"backend", backend_row(other.id)->name}, {"reason", other.missing}, {"kernels", kernels_json(other)}});
   }
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }

@@ -2,10 +2,10 @@
 // Why was that chosen? The answer as data, then as text or JSON.
 #pragma once
 
-#include "dispatch/select.h"
-
 #include <string>
 #include <vector>
+
+#include "dispatch/select.h"
 
 namespace attnmux {
 

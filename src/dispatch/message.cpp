@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dispatch/message.h"
 
-#include "kernels/kernel.h"
-
 #include <cstdarg>
 #include <cstdio>
+
+#include "kernels/kernel.h"
 
 namespace attnmux {
 
@@ -15,6 +15,10 @@ attnmux_code fail(attnmux_error* error, attnmux_code code, const Message& messag
     error->code = code;
     error->length = static_cast<uint32_t>(whole.size());
     std::memcpy(error->message, whole.c_str(), whole.size() + 1);
+    // Names that callers hand in may hold anything; a zero inside would cut the message short for C.
+    for (size_t i = 0; i < whole.size(); ++i) {
+      if (static_cast<unsigned char>(error->message[i]) < 0x20) error->message[i] = '?';
+    }
   }
   return code;
 }

@@ -62,9 +62,9 @@ FixedText<N>& operator<<(FixedText<N>& text, const Shape& shape) {
 #define ATTNMUX_MESSAGE(...) (::attnmux::Message() << __VA_ARGS__)
 
 /// Returns from the function if `call` fails.
-#define ATTNMUX_TRY(call)                                                      \
-  do {                                                                         \
-    if (const attnmux_code code_ = (call); code_ != ATTNMUX_OK) return code_;  \
+#define ATTNMUX_TRY(call)                                                     \
+  do {                                                                        \
+    if (const attnmux_code code_ = (call); code_ != ATTNMUX_OK) return code_; \
   } while (false)
 
 }  // namespace attnmux

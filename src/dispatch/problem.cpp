@@ -1,25 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dispatch/problem.h"
 
+#include <bit>
+#include <cmath>
+
 #include "dispatch/dtypes.h"
 #include "dispatch/features.h"
 #include "dispatch/problem_masks.h"
 #include "dispatch/tensor_checks.h"
-
-#include <bit>
-#include <cmath>
 
 namespace attnmux {
 namespace {
 
 attnmux_code check_numbers(const attnmux_options& o, attnmux_error* error) {
   const auto wrong = [&](const char* name, double value, const char* accepted) {
-    return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE(name << " is " << value << "; accepted is " << accepted));
+    return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                ATTNMUX_MESSAGE(name << " is " << value << "; accepted is " << accepted));
   };
   if ((o.set & ATTNMUX_SCALE) != 0 && !std::isfinite(o.scale)) return wrong("scale", o.scale, "any finite number");
   if ((o.set & ATTNMUX_SCALE) == 0 && o.scale != 0) return wrong("scale", o.scale, "0 unless ATTNMUX_SCALE is set");
-  if (!std::isfinite(o.softcap) || o.softcap < 0) return wrong("softcap", o.softcap, "a finite number, 0 (off) or more");
-  if ((o.set & ATTNMUX_SOFTCAP) == 0 && o.softcap != 0) return wrong("softcap", o.softcap, "0 unless ATTNMUX_SOFTCAP is set");
+  if (!std::isfinite(o.softcap) || o.softcap < 0)
+    return wrong("softcap", o.softcap, "a finite number, 0 (off) or more");
+  if ((o.set & ATTNMUX_SOFTCAP) == 0 && o.softcap != 0)
+    return wrong("softcap", o.softcap, "0 unless ATTNMUX_SOFTCAP is set");
   if (!(o.dropout_p >= 0 && o.dropout_p < 1)) return wrong("dropout.p", o.dropout_p, "0 or more and below 1");
   if (o.dropout_p > 0 && (o.set & ATTNMUX_DROPOUT) == 0) {
     return wrong("dropout.p", o.dropout_p, "0 without a seed: dropout needs dropout.seed (C: ATTNMUX_DROPOUT set)");
@@ -61,7 +64,8 @@ attnmux_code read_shapes(const attnmux_tensor& q, const attnmux_tensor& k, const
     ATTNMUX_TRY(check_same_kind(in.name, in.given, q, error));
     in.canonical = packed ? with_leading_one(in.given) : in.given;
   }
-  const uint32_t floating = 1u << ATTNMUX_FP32 | 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16 | 1u << ATTNMUX_FP64 | 1u << ATTNMUX_E4M3;
+  const uint32_t floating =
+      1u << ATTNMUX_FP32 | 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16 | 1u << ATTNMUX_FP64 | 1u << ATTNMUX_E4M3;
   if ((floating >> q.dtype & 1) == 0) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
                 ATTNMUX_MESSAGE("q.dtype is " << dtype_name(q.dtype) << "; accepted are fp32, fp16, bf16, fp64"));
@@ -84,8 +88,10 @@ attnmux_code read_shapes(const attnmux_tensor& q, const attnmux_tensor& k, const
   ATTNMUX_TRY(check_extent("k", k, s + 2, p.head_dim, "head_dim of q", error));
   ATTNMUX_TRY(check_extent("v", v, s, p.seqlen_kv, "as many values as keys", error));
   ATTNMUX_TRY(check_extent("v", v, s + 1, p.num_heads_kv, "heads of k", error));
-  if (p.head_dim == 0) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("head_dim of q is 0; it must be 1 or more"));
-  if (p.head_dim_v == 0) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("head_dim of v is 0; it must be 1 or more"));
+  if (p.head_dim == 0)
+    return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("head_dim of q is 0; it must be 1 or more"));
+  if (p.head_dim_v == 0)
+    return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("head_dim of v is 0; it must be 1 or more"));
   if (p.num_heads_q > 0 && (p.num_heads_kv == 0 || p.num_heads_q % p.num_heads_kv != 0)) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
                 ATTNMUX_MESSAGE("q has " << p.num_heads_q << " heads and k has " << p.num_heads_kv
@@ -98,7 +104,8 @@ attnmux_code read_shapes(const attnmux_tensor& q, const attnmux_tensor& k, const
 
 attnmux_code read_out(const attnmux_tensor& out, bool packed, Pointers pointers, Problem& p, attnmux_error* error) {
   ATTNMUX_TRY(check_tensor("out", out, pointers, error));
-  ATTNMUX_TRY(check_rank("out", out, packed ? 3 : 4, packed ? "(T, Hq, Dv), since cu_seqlens are given" : "(B, Sq, Hq, Dv)", error));
+  ATTNMUX_TRY(check_rank("out", out, packed ? 3 : 4,
+                         packed ? "(T, Hq, Dv), since cu_seqlens are given" : "(B, Sq, Hq, Dv)", error));
   ATTNMUX_TRY(check_contiguous_last("out", out, error));
   ATTNMUX_TRY(check_same_kind("out", out, p.q, error));
   p.out = packed ? with_leading_one(out) : out;
@@ -115,9 +122,11 @@ attnmux_code read_lse(const attnmux_options& o, bool packed, Pointers pointers, 
   const attnmux_tensor& lse = o.lse;
   ATTNMUX_TRY(check_tensor("lse", lse, pointers, error));
   if (lse.dtype != ATTNMUX_FP32) {
-    return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("lse.dtype is " << dtype_name(lse.dtype) << "; accepted is fp32"));
+    return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                ATTNMUX_MESSAGE("lse.dtype is " << dtype_name(lse.dtype) << "; accepted is fp32"));
   }
-  ATTNMUX_TRY(check_rank("lse", lse, packed ? 2 : 3, packed ? "(Hq, T), since cu_seqlens are given" : "(B, Hq, Sq)", error));
+  ATTNMUX_TRY(
+      check_rank("lse", lse, packed ? 2 : 3, packed ? "(Hq, T), since cu_seqlens are given" : "(B, Hq, Sq)", error));
   ATTNMUX_TRY(check_same_device("lse", lse, p.q, error));
   const int32_t h = packed ? 0 : 1;
   if (!packed) ATTNMUX_TRY(check_extent("lse", lse, 0, p.q.shape[0], "the batch of q", error));
@@ -132,19 +141,19 @@ attnmux_code check_overlaps(const Problem& p, attnmux_error* error) {
   const struct {
     const char* name;
     const attnmux_tensor& t;
-  } outputs[] = {{"out", p.out}, {"lse", p.lse}},
-    inputs[] = {{"q", p.q},
-                {"k", p.k},
-                {"v", p.v},
-                {"mask.key_lengths", p.key_lengths},
-                {"mask.key_padding", p.key_padding},
-                {"mask.dense", p.dense_mask},
-                {"bias", p.bias},
-                {"varlen.cu_seqlens_q", p.cu_seqlens_q},
-                {"varlen.cu_seqlens_kv", p.cu_seqlens_kv}};
+  } outputs[] = {{"out", p.out}, {"lse", p.lse}}, inputs[] = {{"q", p.q},
+                                                              {"k", p.k},
+                                                              {"v", p.v},
+                                                              {"mask.key_lengths", p.key_lengths},
+                                                              {"mask.key_padding", p.key_padding},
+                                                              {"mask.dense", p.dense_mask},
+                                                              {"bias", p.bias},
+                                                              {"varlen.cu_seqlens_q", p.cu_seqlens_q},
+                                                              {"varlen.cu_seqlens_kv", p.cu_seqlens_kv}};
   const auto refuse_pair = [&](const char* a, const char* b) {
-    return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE(a << " overlaps " << b << " in memory; an output must not share memory with another argument"));
+    return fail(
+        error, ATTNMUX_INVALID_ARGUMENT,
+        ATTNMUX_MESSAGE(a << " overlaps " << b << " in memory; an output must not share memory with another argument"));
   };
   for (const auto& output : outputs) {
     if (!given(output.t)) continue;
@@ -160,7 +169,10 @@ attnmux_code make(const attnmux_tensor* q, const attnmux_tensor* k, const attnmu
                   const attnmux_options& o, Pointers pointers, Problem& p, attnmux_error* error) {
   if (q == nullptr || k == nullptr || v == nullptr) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE((q == nullptr ? "q" : k == nullptr ? "k" : "v") << " is a null pointer; a tensor is needed"));
+                ATTNMUX_MESSAGE((q == nullptr   ? "q"
+                                 : k == nullptr ? "k"
+                                                : "v")
+                                << " is a null pointer; a tensor is needed"));
   }
   p = Problem{};
   p.struct_size = sizeof(p);
@@ -183,7 +195,9 @@ attnmux_code make(const attnmux_tensor* q, const attnmux_tensor* k, const attnmu
     if (p.seqlen_q > UINT32_MAX || p.seqlen_kv / 4 > UINT32_MAX || p.batch > UINT32_MAX ||
         p.num_heads_q > UINT32_MAX / max_of(p.batch, 1)) {
       return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                  ATTNMUX_MESSAGE("dropout.p is " << o.dropout_p << ": dropout counts queries and heads in 32 bits, and this problem has more"));
+                  ATTNMUX_MESSAGE("dropout.p is "
+                                  << o.dropout_p
+                                  << ": dropout counts queries and heads in 32 bits, and this problem has more"));
     }
     p.features |= ATTNMUX_DROPOUT;
     p.dropout_p = o.dropout_p;
@@ -195,8 +209,8 @@ attnmux_code make(const attnmux_tensor* q, const attnmux_tensor* k, const attnmu
 
 }  // namespace
 
-attnmux_code read_options(const attnmux_options* given_options, attnmux_options& storage, const attnmux_options*& options,
-                          attnmux_error* error) {
+attnmux_code read_options(const attnmux_options* given_options, attnmux_options& storage,
+                          const attnmux_options*& options, attnmux_error* error) {
   if (given_options == nullptr) {
     storage = attnmux_options{};
     storage.struct_size = sizeof(storage);
@@ -207,10 +221,13 @@ attnmux_code read_options(const attnmux_options* given_options, attnmux_options&
   const attnmux_options& o = *given_options;
   if (const uint64_t unknown = o.set & ~kSettable; unknown != 0) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE("options.set has bit " << std::countr_zero(unknown) << ", which this version does not know or which is seen from the shapes"));
+                ATTNMUX_MESSAGE("options.set has bit "
+                                << std::countr_zero(unknown)
+                                << ", which this version does not know or which is seen from the shapes"));
   }
   if (o.reserved[0] != 0 || o.reserved[1] != 0 || o.reserved[2] != 0) {
-    return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("options.reserved is not zero; this version knows no such field"));
+    return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                ATTNMUX_MESSAGE("options.reserved is not zero; this version knows no such field"));
   }
   if (o.layer_role[sizeof(o.layer_role) - 1] != 0) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
@@ -224,7 +241,8 @@ attnmux_code read_options(const attnmux_options* given_options, attnmux_options&
 attnmux_code make_problem(const attnmux_tensor* q, const attnmux_tensor* k, const attnmux_tensor* v,
                           const attnmux_tensor* out, const attnmux_options& options, Pointers pointers,
                           Problem& problem, attnmux_error* error) {
-  if (out == nullptr) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("out is a null pointer; a tensor is needed"));
+  if (out == nullptr)
+    return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("out is a null pointer; a tensor is needed"));
   return make(q, k, v, out, options, pointers, problem, error);
 }
 

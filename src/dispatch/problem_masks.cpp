@@ -1,24 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dispatch/problem_masks.h"
 
-#include "dispatch/dtypes.h"
-#include "dispatch/features.h"
-#include "dispatch/tensor_checks.h"
-
 #include <bit>
 #include <tuple>
 #include <utility>
 
+#include "dispatch/dtypes.h"
+#include "dispatch/features.h"
+#include "dispatch/tensor_checks.h"
+
 namespace attnmux {
 namespace {
 
-attnmux_code invalid(attnmux_error* error, const Message& message) { return fail(error, ATTNMUX_INVALID_ARGUMENT, message); }
+attnmux_code invalid(attnmux_error* error, const Message& message) {
+  return fail(error, ATTNMUX_INVALID_ARGUMENT, message);
+}
 
 // A rank-1 int32 tensor: key_lengths or cu_seqlens.
 attnmux_code check_int32_vector(const char* name, const attnmux_tensor& t, int64_t extent, const char* shape,
                                 const Problem& p, Pointers pointers, attnmux_error* error) {
   ATTNMUX_TRY(check_tensor(name, t, pointers, error));
-  if (t.dtype != ATTNMUX_INT32) return invalid(error, ATTNMUX_MESSAGE(name << ".dtype is " << dtype_name(t.dtype) << "; accepted is int32"));
+  if (t.dtype != ATTNMUX_INT32)
+    return invalid(error, ATTNMUX_MESSAGE(name << ".dtype is " << dtype_name(t.dtype) << "; accepted is int32"));
   ATTNMUX_TRY(check_rank(name, t, 1, shape, error));
   ATTNMUX_TRY(check_same_device(name, t, p.q, error));
   if (extent >= 0) ATTNMUX_TRY(check_extent(name, t, 0, extent, shape, error));
@@ -36,12 +39,12 @@ attnmux_code check_cu_seqlens(const char* name, const char* tokens_of, const att
   for (int64_t b = 0; b < last; ++b) {
     const int64_t begin = entry(cu, b), end = entry(cu, b + 1);
     if (end < begin) {
-      return invalid(error, ATTNMUX_MESSAGE(name << "[" << b + 1 << "] is " << end << ", below [" << b << "], which is " << begin
-                                                 << "; the values must not fall"));
+      return invalid(error, ATTNMUX_MESSAGE(name << "[" << b + 1 << "] is " << end << ", below [" << b << "], which is "
+                                                 << begin << "; the values must not fall"));
     }
     if (end - begin > max_seqlen) {
-      return invalid(error, ATTNMUX_MESSAGE(name << " gives sequence " << b << " a length of " << end - begin << ", above the max_seqlen of "
-                                                 << max_seqlen));
+      return invalid(error, ATTNMUX_MESSAGE(name << " gives sequence " << b << " a length of " << end - begin
+                                                 << ", above the max_seqlen of " << max_seqlen));
     }
   }
   if (entry(cu, last) != total) {
@@ -52,7 +55,8 @@ attnmux_code check_cu_seqlens(const char* name, const char* tokens_of, const att
 }
 
 // Broadcasts `t`, whose dimensions align at the right, to (B, Hq, Sq, Skv).
-attnmux_code broadcast(const char* name, const attnmux_tensor& t, const Problem& p, attnmux_tensor& wide, attnmux_error* error) {
+attnmux_code broadcast(const char* name, const attnmux_tensor& t, const Problem& p, attnmux_tensor& wide,
+                       attnmux_error* error) {
   const int64_t extents[4] = {p.batch, p.num_heads_q, p.seqlen_q, p.seqlen_kv};
   wide = t;
   wide.ndim = 4;
@@ -60,9 +64,10 @@ attnmux_code broadcast(const char* name, const attnmux_tensor& t, const Problem&
     const int32_t from = i - (4 - t.ndim);
     const int64_t extent = from < 0 ? 1 : t.shape[from];
     if (extent != 1 && extent != extents[i]) {
-      return invalid(error, ATTNMUX_MESSAGE(name << " has shape " << Shape{t} << ", which does not broadcast to (B, Hq, Sq, Skv) = ("
-                                                 << extents[0] << ", " << extents[1] << ", " << extents[2] << ", "
-                                                 << extents[3] << ")"));
+      return invalid(
+          error,
+          ATTNMUX_MESSAGE(name << " has shape " << Shape{t} << ", which does not broadcast to (B, Hq, Sq, Skv) = ("
+                               << extents[0] << ", " << extents[1] << ", " << extents[2] << ", " << extents[3] << ")"));
     }
     wide.shape[i] = extents[i];
     wide.strides[i] = from < 0 || extent == 1 ? 0 : t.strides[from];
@@ -107,7 +112,9 @@ bool corners_coincide(const Problem& p) {
 
 attnmux_code check_window_values(const attnmux_options& o, attnmux_error* error) {
   for (const auto& [name, value] : {std::pair("left", o.window_left), std::pair("right", o.window_right)}) {
-    if (value < -1) return invalid(error, ATTNMUX_MESSAGE("mask.window " << name << " is " << value << "; accepted is -1 (unlimited) or more"));
+    if (value < -1)
+      return invalid(
+          error, ATTNMUX_MESSAGE("mask.window " << name << " is " << value << "; accepted is -1 (unlimited) or more"));
   }
   return ATTNMUX_OK;
 }
@@ -116,12 +123,15 @@ attnmux_code check_window_values(const attnmux_options& o, attnmux_error* error)
 attnmux_code read_diagonal(const attnmux_options& o, Problem& p, attnmux_error* error) {
   const bool causal = (o.set & ATTNMUX_MASK_CAUSAL) != 0, window = (o.set & ATTNMUX_MASK_WINDOW) != 0;
   p.window_left = p.window_right = kUnlimited;
-  for (const auto& [name, align, used] : {std::tuple("causal", o.causal_align, causal), std::tuple("window", o.window_align, window)}) {
+  for (const auto& [name, align, used] :
+       {std::tuple("causal", o.causal_align, causal), std::tuple("window", o.window_align, window)}) {
     if (align < ATTNMUX_ALIGN_NONE || align > ATTNMUX_ALIGN_BOTTOM_RIGHT) {
-      return invalid(error, ATTNMUX_MESSAGE("mask." << name << " align is " << align << "; accepted are 0 (none), 1 (top_left), 2 (bottom_right)"));
+      return invalid(error, ATTNMUX_MESSAGE("mask." << name << " align is " << align
+                                                    << "; accepted are 0 (none), 1 (top_left), 2 (bottom_right)"));
     }
     if (align != ATTNMUX_ALIGN_NONE && !used) {
-      return invalid(error, ATTNMUX_MESSAGE("mask." << name << " align is " << align << " but no " << name << " mask is set"));
+      return invalid(error,
+                     ATTNMUX_MESSAGE("mask." << name << " align is " << align << " but no " << name << " mask is set"));
     }
   }
   if (!window && (o.window_left != 0 || o.window_right != 0)) {
@@ -130,7 +140,8 @@ attnmux_code read_diagonal(const attnmux_options& o, Problem& p, attnmux_error* 
   }
   if (!causal && !window) return ATTNMUX_OK;
   if (causal && window && o.causal_align != 0 && o.window_align != 0 && o.causal_align != o.window_align) {
-    return invalid(error, ATTNMUX_MESSAGE("the mask gives causal and window different alignments, top_left and bottom_right; give both the same, or one only"));
+    return invalid(error, ATTNMUX_MESSAGE("the mask gives causal and window different alignments, top_left and "
+                                          "bottom_right; give both the same, or one only"));
   }
   p.align = o.causal_align != 0 ? o.causal_align : o.window_align;
   if (window) {
@@ -155,8 +166,12 @@ attnmux_code read_diagonal(const attnmux_options& o, Problem& p, attnmux_error* 
     } else {
       why << p.seqlen_q << " queries and " << p.seqlen_kv << " keys";
     }
-    return invalid(error, ATTNMUX_MESSAGE("mask." << (causal ? "causal" : "window") << " needs an alignment, since top_left and bottom_right differ here (" << why.view()
-                                                  << "): top_left puts query 0 at key 0 (PyTorch), bottom_right the last query at the last key (FlashAttention)"));
+    return invalid(
+        error,
+        ATTNMUX_MESSAGE("mask." << (causal ? "causal" : "window")
+                                << " needs an alignment, since top_left and bottom_right differ here (" << why.view()
+                                << "): top_left puts query 0 at key 0 (PyTorch), bottom_right the last query at the "
+                                   "last key (FlashAttention)"));
   }
   return ATTNMUX_OK;
 }
@@ -176,27 +191,32 @@ attnmux_code refuse_unset_tensors(const attnmux_options& o, attnmux_error* error
                 {"varlen.cu_seqlens_kv", o.cu_seqlens_kv, ATTNMUX_VARLEN, "ATTNMUX_VARLEN"}};
   for (const auto& field : fields) {
     if (given(field.t) && (o.set & field.bit) == 0) {
-      return invalid(error, ATTNMUX_MESSAGE(field.name << " is filled in but " << field.bit_name << " is not set in options.set"));
+      return invalid(
+          error, ATTNMUX_MESSAGE(field.name << " is filled in but " << field.bit_name << " is not set in options.set"));
     }
   }
   if ((o.set & ATTNMUX_VARLEN) == 0 && (o.max_seqlen_q != 0 || o.max_seqlen_kv != 0)) {
-    return invalid(error, ATTNMUX_MESSAGE("varlen.max_seqlen is given (" << o.max_seqlen_q << ", " << o.max_seqlen_kv << ") without cu_seqlens"));
+    return invalid(error, ATTNMUX_MESSAGE("varlen.max_seqlen is given (" << o.max_seqlen_q << ", " << o.max_seqlen_kv
+                                                                         << ") without cu_seqlens"));
   }
   return ATTNMUX_OK;
 }
 
 }  // namespace
 
-attnmux_code check_same_device(const char* name, const attnmux_tensor& t, const attnmux_tensor& q, attnmux_error* error) {
+attnmux_code check_same_device(const char* name, const attnmux_tensor& t, const attnmux_tensor& q,
+                               attnmux_error* error) {
   if (t.device_type == q.device_type && t.device_id == q.device_id) return ATTNMUX_OK;
   const auto device = [](const attnmux_tensor& x) { return x.device_type == ATTNMUX_CPU ? "cpu" : "cuda"; };
-  return invalid(error, ATTNMUX_MESSAGE(name << " is on " << device(t) << ":" << t.device_id << ", q on " << device(q) << ":" << q.device_id
-                                             << "; all tensors of a call are on one device"));
+  return invalid(error, ATTNMUX_MESSAGE(name << " is on " << device(t) << ":" << t.device_id << ", q on " << device(q)
+                                             << ":" << q.device_id << "; all tensors of a call are on one device"));
 }
 
-attnmux_code check_struct(const char* name, const void* data, uint32_t struct_size, size_t known, attnmux_error* error) {
+attnmux_code check_struct(const char* name, const void* data, uint32_t struct_size, size_t known,
+                          attnmux_error* error) {
   if (struct_size < known) {
-    return invalid(error, ATTNMUX_MESSAGE(name << ".struct_size is " << struct_size << "; it must be sizeof the struct, " << known));
+    return invalid(error, ATTNMUX_MESSAGE(name << ".struct_size is " << struct_size
+                                               << "; it must be sizeof the struct, " << known));
   }
   const auto* bytes = static_cast<const unsigned char*>(data);
   for (size_t i = known; i < struct_size; ++i) {
@@ -223,11 +243,15 @@ attnmux_tensor with_leading_one(const attnmux_tensor& t) {
 attnmux_code read_varlen(const attnmux_options& o, Pointers pointers, Problem& p, attnmux_error* error) {
   constexpr const char* kShape = "(B+1), as many as in cu_seqlens_q";
   ATTNMUX_TRY(check_int32_vector("varlen.cu_seqlens_q", o.cu_seqlens_q, -1, "(B+1)", p, pointers, error));
-  ATTNMUX_TRY(check_int32_vector("varlen.cu_seqlens_kv", o.cu_seqlens_kv, o.cu_seqlens_q.shape[0], kShape, p, pointers, error));
-  if (o.cu_seqlens_q.shape[0] < 1) return invalid(error, ATTNMUX_MESSAGE("varlen.cu_seqlens_q is empty; it has B+1 entries, the first is 0"));
+  ATTNMUX_TRY(
+      check_int32_vector("varlen.cu_seqlens_kv", o.cu_seqlens_kv, o.cu_seqlens_q.shape[0], kShape, p, pointers, error));
+  if (o.cu_seqlens_q.shape[0] < 1)
+    return invalid(error, ATTNMUX_MESSAGE("varlen.cu_seqlens_q is empty; it has B+1 entries, the first is 0"));
   const int64_t total_q = p.q.shape[1], total_kv = p.k.shape[1];
   for (const auto& [name, value] : {std::pair("q", o.max_seqlen_q), std::pair("kv", o.max_seqlen_kv)}) {
-    if (value < 0) return invalid(error, ATTNMUX_MESSAGE("varlen.max_seqlen_" << name << " is " << value << "; accepted is 0 (all tokens) or more"));
+    if (value < 0)
+      return invalid(error, ATTNMUX_MESSAGE("varlen.max_seqlen_" << name << " is " << value
+                                                                 << "; accepted is 0 (all tokens) or more"));
   }
   p.cu_seqlens_q = o.cu_seqlens_q;
   p.cu_seqlens_kv = o.cu_seqlens_kv;
@@ -241,8 +265,9 @@ attnmux_code read_varlen(const attnmux_options& o, Pointers pointers, Problem& p
 attnmux_code read_masks(const attnmux_options& o, Pointers pointers, Problem& p, attnmux_error* error) {
   if (o.conflicts != 0) {
     const int bit = std::countr_zero(o.conflicts);
-    return invalid(error, ATTNMUX_MESSAGE("the mask has two masks of the kind \"" << (bit < ATTNMUX_FEATURE_COUNT ? kFeatures[bit].name : "unknown")
-                                                                               << "\"; one of each kind is accepted"));
+    return invalid(error, ATTNMUX_MESSAGE("the mask has two masks of the kind \""
+                                          << (bit < ATTNMUX_FEATURE_COUNT ? kFeatures[bit].name : "unknown")
+                                          << "\"; one of each kind is accepted"));
   }
   ATTNMUX_TRY(refuse_unset_tensors(o, error));
   if ((o.set & ATTNMUX_MASK_KEY_LENGTHS) != 0) ATTNMUX_TRY(read_key_lengths(o, pointers, p, error));
@@ -265,8 +290,9 @@ attnmux_code read_masks(const attnmux_options& o, Pointers pointers, Problem& p,
   if ((o.set & ATTNMUX_BIAS) != 0) {
     ATTNMUX_TRY(check_tensor("bias", o.bias, pointers, error));
     if (o.bias.dtype != ATTNMUX_FP32 && o.bias.dtype != ATTNMUX_FP16 && o.bias.dtype != ATTNMUX_BF16) {
-      return invalid(error, ATTNMUX_MESSAGE("bias.dtype is " << dtype_name(o.bias.dtype)
-                                                             << "; accepted are fp32, fp16, bf16 (a boolean mask is Mask::dense)"));
+      return invalid(error, ATTNMUX_MESSAGE("bias.dtype is "
+                                            << dtype_name(o.bias.dtype)
+                                            << "; accepted are fp32, fp16, bf16 (a boolean mask is Mask::dense)"));
     }
     ATTNMUX_TRY(check_same_device("bias", o.bias, p.q, error));
     ATTNMUX_TRY(broadcast("bias", o.bias, p, p.bias, error));

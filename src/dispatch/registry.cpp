@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dispatch/registry.h"
 
-#include "dispatch/dtypes.h"
-#include "dispatch/features.h"
-#include "dispatch/message.h"
-#include "dispatch/problem_masks.h"
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -13,6 +8,11 @@
 #include <mutex>
 #include <string>
 #include <vector>
+
+#include "dispatch/dtypes.h"
+#include "dispatch/features.h"
+#include "dispatch/message.h"
+#include "dispatch/problem_masks.h"
 
 namespace attnmux {
 namespace {
@@ -78,16 +78,19 @@ attnmux_code check_kernel(const attnmux_kernel& kernel, size_t index, attnmux_er
   if (kernel.name == nullptr || kernel.name[0] == 0) return wrong(ATTNMUX_MESSAGE(".name is empty"));
   if (kernel.run == nullptr) return wrong(ATTNMUX_MESSAGE(" (" << kernel.name << ").run is null"));
   if (kernel.device_type != ATTNMUX_CPU && kernel.device_type != ATTNMUX_CUDA) {
-    return wrong(ATTNMUX_MESSAGE(" (" << kernel.name << ").device_type is " << kernel.device_type << "; accepted are 1 (cpu) and 2 (cuda)"));
+    return wrong(ATTNMUX_MESSAGE(" (" << kernel.name << ").device_type is " << kernel.device_type
+                                      << "; accepted are 1 (cpu) and 2 (cuda)"));
   }
   for (int32_t dtype = 1; dtype < ATTNMUX_DTYPE_COUNT; ++dtype) {
     const bool claimed = (kernel.dtypes >> dtype & 1) != 0;
     if (claimed && (kernel.accuracy[dtype] < ATTNMUX_EXACT || kernel.accuracy[dtype] > ATTNMUX_APPROXIMATE)) {
       return wrong(ATTNMUX_MESSAGE(" (" << kernel.name << ").accuracy[" << dtype << "] is " << kernel.accuracy[dtype]
-                                        << " for " << dtype_name(dtype) << "; accepted are 1 (exact) to 4 (approximate)"));
+                                        << " for " << dtype_name(dtype)
+                                        << "; accepted are 1 (exact) to 4 (approximate)"));
     }
   }
-  if (find_kernel(kernel.name) != 0) return wrong(ATTNMUX_MESSAGE(".name is \"" << kernel.name << "\", which is taken"));
+  if (find_kernel(kernel.name) != 0)
+    return wrong(ATTNMUX_MESSAGE(".name is \"" << kernel.name << "\", which is taken"));
   return ATTNMUX_OK;
 }
 
@@ -148,17 +151,22 @@ attnmux_code register_backend(const attnmux_backend_desc& desc, attnmux_error* e
   const std::string_view name = desc.name == nullptr ? "" : desc.name;
   const size_t dot = name.find('.');
   if (dot == std::string_view::npos || dot == 0 || dot + 1 == name.size() || name.size() > 63) {
-    return wrong(ATTNMUX_MESSAGE("backend.name is \"" << name << "\"; the name of a plugin's backend has a dot inside, as in \"acme.flash\", and at most 63 characters"));
+    return wrong(ATTNMUX_MESSAGE(
+        "backend.name is \""
+        << name
+        << "\"; the name of a plugin's backend has a dot inside, as in \"acme.flash\", and at most 63 characters"));
   }
   if (desc.num_kernels == 0 || desc.num_kernels > kMaxKernelsPerBackend || desc.kernels == nullptr) {
-    return wrong(ATTNMUX_MESSAGE("backend.num_kernels is " << desc.num_kernels << "; accepted is 1 to " << kMaxKernelsPerBackend));
+    return wrong(ATTNMUX_MESSAGE("backend.num_kernels is " << desc.num_kernels << "; accepted is 1 to "
+                                                           << kMaxKernelsPerBackend));
   }
   Registry& r = registry();
   const std::lock_guard lock(r.writing);
   if (find_backend(name) != 0) return wrong(ATTNMUX_MESSAGE("backend.name is \"" << name << "\", which is taken"));
   const uint16_t index = r.num_plugins.load(std::memory_order_relaxed);
   if (index == kMaxPlugins || r.num_kernels.load() + desc.num_kernels > kMaxKernels) {
-    return wrong(ATTNMUX_MESSAGE("backend \"" << name << "\" is one too many: the registry holds " << kMaxPlugins << " backends of plugins"));
+    return wrong(ATTNMUX_MESSAGE("backend \"" << name << "\" is one too many: the registry holds " << kMaxPlugins
+                                              << " backends of plugins"));
   }
   auto owned = std::make_unique<OwnedBackend>();
   owned->name = name;
@@ -166,11 +174,14 @@ attnmux_code register_backend(const attnmux_backend_desc& desc, attnmux_error* e
   // Kernels of another size would make this array's stride wrong, so the size is taken from the first.
   const uint32_t stride = desc.kernels[0].struct_size;
   for (uint32_t i = 0; i < desc.num_kernels; ++i) {
-    const auto& kernel = *reinterpret_cast<const attnmux_kernel*>(reinterpret_cast<const char*>(desc.kernels) + size_t{i} * stride);
+    const auto& kernel =
+        *reinterpret_cast<const attnmux_kernel*>(reinterpret_cast<const char*>(desc.kernels) + size_t{i} * stride);
     ATTNMUX_TRY(check_struct("kernel", &kernel, kernel.struct_size, sizeof(kernel), error));
     ATTNMUX_TRY(check_kernel(kernel, i, error));
     for (const std::string& before : owned->kernel_names) {
-      if (before == kernel.name) return wrong(ATTNMUX_MESSAGE("kernels[" << i << "].name is \"" << kernel.name << "\", as that of another kernel of the backend"));
+      if (before == kernel.name)
+        return wrong(ATTNMUX_MESSAGE("kernels[" << i << "].name is \"" << kernel.name
+                                                << "\", as that of another kernel of the backend"));
     }
     owned->kernels.push_back(kernel);
     owned->kernel_names.emplace_back(kernel.name);
@@ -212,11 +223,13 @@ bool is_available(const BackendRow& row, Message& reason) {
 attnmux_code check_available(uint16_t id, attnmux_error* error) {
   const BackendRow* row = backend_row(id);
   if (row == nullptr) {
-    return fail(error, ATTNMUX_UNKNOWN_BACKEND, ATTNMUX_MESSAGE("backend id " << id << " does not exist; ids are 1 to " << num_backends()));
+    return fail(error, ATTNMUX_UNKNOWN_BACKEND,
+                ATTNMUX_MESSAGE("backend id " << id << " does not exist; ids are 1 to " << num_backends()));
   }
   Message reason;
   if (is_available(*row, reason)) return ATTNMUX_OK;
-  return fail(error, ATTNMUX_UNAVAILABLE, ATTNMUX_MESSAGE("backend \"" << row->name << "\" cannot run here: " << reason.view()));
+  return fail(error, ATTNMUX_UNAVAILABLE,
+              ATTNMUX_MESSAGE("backend \"" << row->name << "\" cannot run here: " << reason.view()));
 }
 
 }  // namespace attnmux

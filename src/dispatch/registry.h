@@ -2,10 +2,10 @@
 // Finds backends and kernels by name and id: the built-in ones and those of plugins. Append-only; nothing is removed.
 #pragma once
 
+#include <string_view>
+
 #include "dispatch/backends.h"
 #include "dispatch/message.h"
-
-#include <string_view>
 
 namespace attnmux {
 
@@ -17,7 +17,6 @@ bool is_plugin(uint16_t id);
 
 /// Fails with the closest names.
 attnmux_code find_backend_or_fail(std::string_view name, uint16_t& id, attnmux_error* error);
-
 
 const Kernel* kernel_by_id(uint16_t id);
 uint16_t find_kernel(std::string_view name);

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// A scope is an entry in its thread's stack plus a slot in a process-wide table. The slot holds a generation: odd while the
-// scope lives, bumped when it is left. An entry counts only while its slot has the entry's generation, so a scope that is
-// destroyed on another thread ends on its own one too, without anybody touching another thread's stack.
+// A scope is an entry in its thread's stack plus a slot in a process-wide table. The slot holds a generation: odd while
+// the scope lives, bumped when it is left. An entry counts only while its slot has the entry's generation, so a scope
+// that is destroyed on another thread ends on its own one too, without anybody touching another thread's stack.
 #include "dispatch/scopes.h"
-
-#include "api/log.h"
-#include "dispatch/registry.h"
 
 #include <atomic>
 #include <cstring>
 #include <utility>
+
+#include "api/log.h"
+#include "dispatch/registry.h"
 
 namespace attnmux {
 namespace {
@@ -36,9 +36,7 @@ struct Stack {
 // address of a thread-local across co_await.
 constinit thread_local Stack stack{};
 
-bool alive(const attnmux_scope& scope) {
-  return slots[scope.slot].load(std::memory_order_acquire) == scope.generation;
-}
+bool alive(const attnmux_scope& scope) { return slots[scope.slot].load(std::memory_order_acquire) == scope.generation; }
 
 bool matches(const char* filter, const char* role) {
   const size_t n = std::strlen(filter);
@@ -59,7 +57,8 @@ attnmux_code take_slot(attnmux_scope& scope, attnmux_error* error) {
   for (uint32_t i = 0; i < kMaxScopes; ++i) {
     const uint32_t slot = (start + i) % kMaxScopes;
     uint32_t generation = slots[slot].load(std::memory_order_relaxed);
-    if ((generation & 1) == 0 && slots[slot].compare_exchange_strong(generation, generation + 1, std::memory_order_acq_rel)) {
+    if ((generation & 1) == 0 &&
+        slots[slot].compare_exchange_strong(generation, generation + 1, std::memory_order_acq_rel)) {
       scope = {slot, generation + 1};
       return ATTNMUX_OK;
     }
@@ -72,7 +71,8 @@ attnmux_code check_depth(int32_t more, attnmux_error* error) {
   drop_dead(stack);
   if (stack.depth + more <= kMaxDepth) return ATTNMUX_OK;
   return fail(error, ATTNMUX_INVALID_ARGUMENT,
-              ATTNMUX_MESSAGE("scope: " << stack.depth << " scopes are nested on this thread; " << kMaxDepth << " is the limit"));
+              ATTNMUX_MESSAGE("scope: " << stack.depth << " scopes are nested on this thread; " << kMaxDepth
+                                        << " is the limit"));
 }
 
 void push(const attnmux_scope& scope, uint16_t backend, bool barrier, std::string_view role) {
@@ -106,7 +106,8 @@ uint16_t scope_backend(const char* role) {
 attnmux_code enter_scope(uint16_t backend, std::string_view role, attnmux_scope& scope, attnmux_error* error) {
   if (role.size() >= sizeof(Entry::role)) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE("scope.role is \"" << role << "\"; a role has at most " << sizeof(Entry::role) - 1 << " characters"));
+                ATTNMUX_MESSAGE("scope.role is \"" << role << "\"; a role has at most " << sizeof(Entry::role) - 1
+                                                   << " characters"));
   }
   ATTNMUX_TRY(check_depth(1, error));
   ATTNMUX_TRY(take_slot(scope, error));
@@ -123,7 +124,8 @@ attnmux_code capture_context(attnmux_context& context, attnmux_error* error) {
   walk([&](const Entry& e) {
     // Of two scopes with one filter only the inner one can ever match.
     bool shadowed = e.backend == 0;
-    for (uint32_t i = 0; i < context.count; ++i) shadowed = shadowed || std::strcmp(context.entries[i].role, e.role) == 0;
+    for (uint32_t i = 0; i < context.count; ++i)
+      shadowed = shadowed || std::strcmp(context.entries[i].role, e.role) == 0;
     if (shadowed) return true;
     if (context.count == kRoom) {
       full = true;
@@ -134,18 +136,21 @@ attnmux_code capture_context(attnmux_context& context, attnmux_error* error) {
     return e.role[0] != 0;  // nothing outside a scope without a filter can match
   });
   if (full) {
-    return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("context: more than " << kRoom << " scopes with different roles"));
+    return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                ATTNMUX_MESSAGE("context: more than " << kRoom << " scopes with different roles"));
   }
-  for (uint32_t i = 0; i < context.count / 2; ++i) std::swap(context.entries[i], context.entries[context.count - 1 - i]);
+  for (uint32_t i = 0; i < context.count / 2; ++i)
+    std::swap(context.entries[i], context.entries[context.count - 1 - i]);
   return ATTNMUX_OK;
 }
 
 attnmux_code enter_context(const attnmux_context& context, attnmux_scope& scope, attnmux_error* error) {
   constexpr uint32_t kRoom = sizeof(context.entries) / sizeof(context.entries[0]);
   if (context.struct_size < sizeof(context) || context.count > kRoom) {
-    return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE("context has struct_size " << context.struct_size << " and count " << context.count
-                                                           << "; only what attnmux_context_capture filled is accepted"));
+    return fail(
+        error, ATTNMUX_INVALID_ARGUMENT,
+        ATTNMUX_MESSAGE("context has struct_size " << context.struct_size << " and count " << context.count
+                                                   << "; only what attnmux_context_capture filled is accepted"));
   }
   for (uint32_t i = 0; i < context.count; ++i) {
     if (context.entries[i].backend != 0) ATTNMUX_TRY(check_available(context.entries[i].backend, error));
@@ -167,11 +172,14 @@ void leave_scope(attnmux_scope scope) {
     here = here || (stack.entries[i].scope.slot == scope.slot && stack.entries[i].scope.generation == scope.generation);
   }
   uint32_t generation = scope.generation;
-  if (!slots[scope.slot].compare_exchange_strong(generation, generation + 1, std::memory_order_acq_rel)) return;  // left before
+  if (!slots[scope.slot].compare_exchange_strong(generation, generation + 1, std::memory_order_acq_rel))
+    return;  // left before
   if (here) {
     drop_dead(stack);
   } else {
-    log_line("[attention] an AttentionBackendScope was destroyed on another thread than it was made on; it has ended on its own thread, and nothing changed on this one");
+    log_line(
+        "[attention] an AttentionBackendScope was destroyed on another thread than it was made on; it has ended on its "
+        "own thread, and nothing changed on this one");
   }
 }
 

@@ -2,11 +2,11 @@
 // The scopes of each thread.
 #pragma once
 
-#include "dispatch/message.h"
-
 #include <attnmux/attnmux_c.h>
 
 #include <string_view>
+
+#include "dispatch/message.h"
 
 namespace attnmux {
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dispatch/select.h"
 
+#include <atomic>
+#include <cstring>
+
 #include "dispatch/dtypes.h"
 #include "dispatch/environment.h"
 #include "dispatch/features.h"
 #include "dispatch/registry.h"
 #include "dispatch/scopes.h"
-
-#include <atomic>
-#include <cstring>
 
 namespace attnmux {
 namespace {
@@ -16,7 +16,8 @@ namespace {
 constinit std::atomic<uint16_t> process_default_backend{0};
 
 // A name that the environment gave. Plugins may have been loaded since it was read, so it is looked up here.
-attnmux_code find_environment_backend(const char* variable, const std::string& name, uint16_t& id, attnmux_error* error) {
+attnmux_code find_environment_backend(const char* variable, const std::string& name, uint16_t& id,
+                                      attnmux_error* error) {
   if (name.empty()) return ATTNMUX_OK;
   id = find_backend(name);
   if (id != 0) return ATTNMUX_OK;
@@ -26,7 +27,8 @@ attnmux_code find_environment_backend(const char* variable, const std::string& n
 
 attnmux_code check_id(const char* who, uint16_t id, attnmux_error* error) {
   if (id == 0 || backend_row(id) != nullptr) return ATTNMUX_OK;
-  return fail(error, ATTNMUX_UNKNOWN_BACKEND, ATTNMUX_MESSAGE(who << " is id " << id << ", which does not exist; ids are 1 to " << num_backends()));
+  return fail(error, ATTNMUX_UNKNOWN_BACKEND,
+              ATTNMUX_MESSAGE(who << " is id " << id << ", which does not exist; ids are 1 to " << num_backends()));
 }
 
 void write_device(Message& text, const Problem& p) {
@@ -40,7 +42,8 @@ void write_device(Message& text, const Problem& p) {
 }  // namespace
 
 const char* chosen_by_name(ChosenBy who) {
-  constexpr const char* kNames[] = {"ATTNMUX_FORCE_BACKEND", "call", "layer", "scope", "process default", "ATTNMUX_BACKEND", "default"};
+  constexpr const char* kNames[] = {"ATTNMUX_FORCE_BACKEND", "call",   "layer", "scope", "process default",
+                                    "ATTNMUX_BACKEND",       "default"};
   return kNames[static_cast<int>(who)];
 }
 
@@ -69,7 +72,8 @@ attnmux_code read_precedence(const attnmux_options& o, Precedence& levels, attnm
 }
 
 void resolve(const Precedence& levels, Selection& selection) {
-  const uint16_t ids[] = {levels.force, levels.call, levels.layer, levels.scope, levels.process_default, levels.environment};
+  const uint16_t ids[] = {levels.force,           levels.call,       levels.layer, levels.scope,
+                          levels.process_default, levels.environment};
   for (int i = 0; i < 6; ++i) {
     if (ids[i] == 0) continue;
     selection.backend = ids[i];
@@ -88,7 +92,8 @@ bool supports(const Kernel& kernel, const Problem& p, Reason* reason) {
   }
   if ((kernel.dtypes >> p.dtype & 1) == 0) {
     if (reason != nullptr) {
-      refuse(reason, "does not take %s; it takes %s", std::string(dtype_name(p.dtype)).c_str(), dtype_list(kernel.dtypes).c_str());
+      refuse(reason, "does not take %s; it takes %s", std::string(dtype_name(p.dtype)).c_str(),
+             dtype_list(kernel.dtypes).c_str());
     }
     return false;
   }
@@ -124,7 +129,8 @@ attnmux_code select(const Problem& p, const attnmux_options& o, Selection& selec
     for (const Kernel* kernel : row.list()) belongs = belongs || kernel == only;
     if (!belongs) {
       Message text;
-      text << "options.kernel is " << (only == nullptr ? "not the name of a kernel" : only->name) << "; backend \"" << row.name << "\" has";
+      text << "options.kernel is " << (only == nullptr ? "not the name of a kernel" : only->name) << "; backend \""
+           << row.name << "\" has";
       const char* separator = " ";
       for (const Kernel* kernel : row.list()) {
         text << separator << kernel->name;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dispatch/tensor_checks.h"
 
-#include "dispatch/dtypes.h"
-
 #include <algorithm>
 #include <utility>
+
+#include "dispatch/dtypes.h"
 
 namespace attnmux {
 namespace {
@@ -12,8 +12,8 @@ namespace {
 // Sums and products of extents and strides, before it is known that they fit 64 bits.
 __extension__ typedef __int128 Wide;
 
-// What an x86-64 or aarch64 process can address. A larger tensor cannot exist, and below it the sizes that kernels compute
-// do not overflow.
+// What an x86-64 or aarch64 process can address. A larger tensor cannot exist, and below it the sizes that kernels
+// compute do not overflow.
 constexpr int64_t kMaxBytes = int64_t{1} << 47;
 
 // Bytes from the lowest to one past the highest element, relative to the data pointer.
@@ -100,14 +100,16 @@ attnmux_code check_tensor(const char* name, const attnmux_tensor& t, Pointers po
     elements *= std::max<int64_t>(t.shape[i], 1);
     if (elements > kMaxBytes) {
       return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                  ATTNMUX_MESSAGE(name << " has shape " << Shape{t} << ": the product of its extents overflows an address space of 2^47 bytes"));
+                  ATTNMUX_MESSAGE(name << " has shape " << Shape{t}
+                                       << ": the product of its extents overflows an address space of 2^47 bytes"));
     }
   }
   if (empty) return ATTNMUX_OK;
   const ByteRange range = byte_range(t);
   if (range.low < -kMaxBytes || range.high > kMaxBytes) {
-    return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE(name << " has strides that reach over more than an address space, 2^47 bytes of 64 bits"));
+    return fail(
+        error, ATTNMUX_INVALID_ARGUMENT,
+        ATTNMUX_MESSAGE(name << " has strides that reach over more than an address space, 2^47 bytes of 64 bits"));
   }
   if (t.data == nullptr) {
     if (pointers == Pointers::kOptional) return ATTNMUX_OK;
@@ -159,9 +161,10 @@ attnmux_code check_writable(const char* name, const attnmux_tensor& t, attnmux_e
     const int32_t dim = order[i];
     if (t.shape[dim] == 1) continue;
     if (t.strides[dim] < reach) {
-      return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                  ATTNMUX_MESSAGE(name << ".strides[" << dim << "] is " << t.strides[dim]
-                                       << ": elements of an output must not share memory, and its strides must be positive"));
+      return fail(
+          error, ATTNMUX_INVALID_ARGUMENT,
+          ATTNMUX_MESSAGE(name << ".strides[" << dim << "] is " << t.strides[dim]
+                               << ": elements of an output must not share memory, and its strides must be positive"));
     }
     reach += static_cast<Wide>(t.shape[dim] - 1) * t.strides[dim];
   }
@@ -169,7 +172,8 @@ attnmux_code check_writable(const char* name, const attnmux_tensor& t, attnmux_e
 }
 
 bool overlaps(const attnmux_tensor& a, const attnmux_tensor& b) {
-  if (a.data == nullptr || b.data == nullptr || a.device_type != b.device_type || a.device_id != b.device_id) return false;
+  if (a.data == nullptr || b.data == nullptr || a.device_type != b.device_type || a.device_id != b.device_id)
+    return false;
   const ByteRange ra = byte_range(a), rb = byte_range(b);
   if (ra.low == ra.high || rb.low == rb.high) return false;
   const auto pa = static_cast<Wide>(reinterpret_cast<uintptr_t>(a.data));

@@ -57,7 +57,8 @@ struct Sequence {
   if (given(p.cu_seqlens_q)) {
     const int64_t total_q = p.q.shape[1], total_kv = p.k.shape[1];
     const int64_t q0 = clamped_entry(p.cu_seqlens_q, b, total_q), q1 = clamped_entry(p.cu_seqlens_q, b + 1, total_q);
-    const int64_t k0 = clamped_entry(p.cu_seqlens_kv, b, total_kv), k1 = clamped_entry(p.cu_seqlens_kv, b + 1, total_kv);
+    const int64_t k0 = clamped_entry(p.cu_seqlens_kv, b, total_kv),
+                  k1 = clamped_entry(p.cu_seqlens_kv, b + 1, total_kv);
     s.seqlen_q = min_of(max_of(q1 - q0, 0), p.seqlen_q);
     s.seqlen_kv = min_of(max_of(k1 - k0, 0), p.seqlen_kv);
     s.q_offset = q0 * p.q.strides[1];
@@ -88,13 +89,15 @@ struct KeyRange {
   const int64_t diagonal = query + s.delta;
   const int64_t first = p.window_left < 0 ? 0 : max_of(0, diagonal - p.window_left);
   // A window may be as wide as int64 allows: compare before adding.
-  const int64_t last = p.window_right < 0 || p.window_right >= s.key_length - diagonal ? s.key_length
-                                                                                       : diagonal + p.window_right + 1;
+  const int64_t last =
+      p.window_right < 0 || p.window_right >= s.key_length - diagonal ? s.key_length : diagonal + p.window_right + 1;
   return {min_of(first, s.key_length), max_of(last, 0)};
 }
 
 // Does the one-byte mask `t` (key_padding or dense_mask) say attend?
-[[maybe_unused]] inline bool attends(const Tensor& t, int64_t offset) { return *element<const uint8_t>(t, offset) != 0; }
+[[maybe_unused]] inline bool attends(const Tensor& t, int64_t offset) {
+  return *element<const uint8_t>(t, offset) != 0;
+}
 
 // ---- Dropout: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11) --------------------
 
@@ -124,7 +127,8 @@ struct Philox {
 }
 
 // The four words that decide the keys 4·key_block … 4·key_block+3 of one query row.
-[[maybe_unused]] inline Philox dropout_words(const Problem& p, int64_t b, int64_t head, int64_t query, int64_t key_block) {
+[[maybe_unused]] inline Philox dropout_words(const Problem& p, int64_t b, int64_t head, int64_t query,
+                                             int64_t key_block) {
   return philox(p.dropout_seed, static_cast<uint32_t>(key_block), static_cast<uint32_t>(query),
                 static_cast<uint32_t>(b * p.num_heads_q + head), static_cast<uint32_t>(p.dropout_offset));
 }

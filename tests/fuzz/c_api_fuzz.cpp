@@ -21,7 +21,7 @@ class Choices {
   Choices(const uint8_t* data, size_t size) : data_(data), size_(size) {}
   bool empty() const { return at_ >= size_; }
   uint8_t byte() { return at_ < size_ ? data_[at_++] : 0; }
-  bool rarely() { return (byte() & 31) == 1; }
+  bool rarely() { return (byte() & 127) == 1; }
   uint64_t word() {
     uint64_t x = 0;
     for (int i = 0; i < 8; ++i) x = x << 8 | byte();
@@ -148,7 +148,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   attnmux_options o{};
   o.struct_size = c.rarely() ? c.byte() * 4u : sizeof(o);
-  o.set = c.word() & (c.byte() % 4 == 0 ? ~uint64_t{0} : uint64_t{0x3FF});
+  o.set = c.word() & c.word() & (c.byte() % 16 == 1 ? ~uint64_t{0} : uint64_t{0x3FF});
   if (packed)
     o.set |= ATTNMUX_VARLEN;
   else

@@ -146,9 +146,9 @@ TEST(ProcessLife, FirstUseInAStaticDestructor) {
 // exit() while other threads are in the middle of calls.
 ATTNMUX_PROBE(exit_while_others_call) {
   set_num_threads(3);
-  std::atomic<int> started{0};
+  static std::atomic<int> started{0};  // the threads outlive this frame
   for (int i = 0; i < 3; ++i) {
-    std::thread([&started] {
+    std::thread([] {
       Call call;
       for (;;) {
         call.run();

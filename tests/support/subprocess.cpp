@@ -103,7 +103,7 @@ Finished run_command(const std::vector<std::string>& given, const Variables& var
   if (child == 0) {
     dup2(ends[1], STDOUT_FILENO);
     dup2(ends[1], STDERR_FILENO);
-    execve(argv[0], argv.data(), envp.data());
+    execvpe(argv[0], argv.data(), envp.data());  // an emulator is found by the PATH
     _exit(127);
   }
   close(ends[1]);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every wrong argument: the message starts with "[attention]", names the argument, its value and what is accepted, and
 // every verb says the same.
-#include "support/bad_call.h"
-
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -10,6 +8,8 @@
 #include <ostream>
 #include <string>
 #include <vector>
+
+#include "support/bad_call.h"
 
 namespace attnmux {
 namespace {

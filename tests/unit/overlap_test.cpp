@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "dispatch/tensor_checks.h"
-
 #include <gtest/gtest.h>
 
 #include <set>
 #include <vector>
+
+#include "dispatch/tensor_checks.h"
 
 namespace attnmux {
 namespace {
@@ -26,7 +26,8 @@ std::set<const float*> elements(const attnmux_tensor& t) {
     for (int64_t b = 0; b < t.shape[1]; ++b) {
       for (int64_t c = 0; c < t.shape[2]; ++c) {
         for (int64_t d = 0; d < t.shape[3]; ++d) {
-          all.insert(static_cast<const float*>(t.data) + a * t.strides[0] + b * t.strides[1] + c * t.strides[2] + d * t.strides[3]);
+          all.insert(static_cast<const float*>(t.data) + a * t.strides[0] + b * t.strides[1] + c * t.strides[2] +
+                     d * t.strides[3]);
         }
       }
     }
@@ -68,7 +69,8 @@ TEST(Writable, RefusesElementsThatShareMemoryAndTakesPermutedLayouts) {
   EXPECT_NE(check_writable("out", view(0, {2, 3, 4, 8}, {0, 32, 8, 1}), &error), ATTNMUX_OK);
   EXPECT_NE(check_writable("out", view(0, {2, 3, 4, 8}, {96, 7, 24, 1}), &error), ATTNMUX_OK);
   EXPECT_NE(check_writable("out", view(2000, {2, 3, 4, 8}, {-96, 32, 8, 1}), &error), ATTNMUX_OK);
-  EXPECT_EQ(check_writable("out", view(0, {1, 3, 4, 8}, {0, 32, 8, 1}), &error), ATTNMUX_OK) << "a stride of an extent of 1 means nothing";
+  EXPECT_EQ(check_writable("out", view(0, {1, 3, 4, 8}, {0, 32, 8, 1}), &error), ATTNMUX_OK)
+      << "a stride of an extent of 1 means nothing";
 }
 
 }  // namespace

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tables hold together: every feature bit has a row, every kernel lies where its name says, every name has a promise.
-#include "dispatch/backends.h"
-#include "dispatch/dtypes.h"
-#include "dispatch/features.h"
-#include "dispatch/registry.h"
-
+// The tables hold together: every feature bit has a row, every kernel lies where its name says, every name has a
+// promise.
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <set>
 #include <string>
+
+#include "dispatch/backends.h"
+#include "dispatch/dtypes.h"
+#include "dispatch/features.h"
+#include "dispatch/registry.h"
 
 namespace attnmux {
 namespace {
@@ -38,16 +39,20 @@ TEST(Dtypes, SizesMatchDlpackBits) {
 // cpu_flash_avx512 is src/kernels/cpu/flash/avx512.cpp; cpu_math is src/kernels/cpu/math/math.cpp.
 std::filesystem::path source_of(const std::string& kernel) {
   const size_t device = kernel.find('_'), variant = kernel.find('_', device + 1);
-  const std::string algorithm = kernel.substr(device + 1, variant == std::string::npos ? std::string::npos : variant - device - 1);
+  const std::string algorithm =
+      kernel.substr(device + 1, variant == std::string::npos ? std::string::npos : variant - device - 1);
   const std::string file = variant == std::string::npos ? algorithm : kernel.substr(variant + 1);
-  return std::filesystem::path(ATTNMUX_SOURCE_DIR) / "src" / "kernels" / kernel.substr(0, device) / algorithm / (file + ".cpp");
+  return std::filesystem::path(ATTNMUX_SOURCE_DIR) / "src" / "kernels" / kernel.substr(0, device) / algorithm /
+         (file + ".cpp");
 }
 
 TEST(Backends, AKernelLiesWhereItsNameSays) {
   for (const BackendRow& row : kBackends) {
     for (const Kernel* kernel : row.list()) {
-      EXPECT_TRUE(std::filesystem::exists(source_of(kernel->name))) << kernel->name << ": no " << source_of(kernel->name);
-      EXPECT_TRUE(std::string(kernel->name).starts_with(kernel->device_type == ATTNMUX_CPU ? "cpu_" : "cuda_")) << kernel->name;
+      EXPECT_TRUE(std::filesystem::exists(source_of(kernel->name)))
+          << kernel->name << ": no " << source_of(kernel->name);
+      EXPECT_TRUE(std::string(kernel->name).starts_with(kernel->device_type == ATTNMUX_CPU ? "cpu_" : "cuda_"))
+          << kernel->name;
     }
   }
 }
@@ -66,7 +71,8 @@ TEST(Backends, KernelsStateAnAccuracyClassForEachDtype) {
     for (const Kernel* kernel : row.list()) {
       EXPECT_EQ(kernel->struct_size, sizeof(Kernel)) << kernel->name;
       for (int32_t dtype = 0; dtype < ATTNMUX_DTYPE_COUNT; ++dtype) {
-        EXPECT_EQ((kernel->dtypes >> dtype & 1) != 0, kernel->accuracy[dtype] != ATTNMUX_ACCURACY_NONE) << kernel->name << " " << dtype_name(dtype);
+        EXPECT_EQ((kernel->dtypes >> dtype & 1) != 0, kernel->accuracy[dtype] != ATTNMUX_ACCURACY_NONE)
+            << kernel->name << " " << dtype_name(dtype);
       }
     }
   }

@@ -43,7 +43,11 @@ TEST_P(ThreadPool, ManyCallersAtOnce) {
 }
 
 TEST_P(ThreadPool, WhatATaskThrowsReachesTheCaller) {
-  EXPECT_THROW(parallel_for(8, [](int64_t task) { if (task == 5) throw std::runtime_error("five"); }), std::runtime_error);
+  EXPECT_THROW(parallel_for(8,
+                            [](int64_t task) {
+                              if (task == 5) throw std::runtime_error("five");
+                            }),
+               std::runtime_error);
   int64_t after = 0;
   parallel_for(1, [&](int64_t) { after = 1; });
   EXPECT_EQ(after, 1);

@@ -60,24 +60,24 @@ typedef struct attnmux_reason {
 /* Accuracy classes; kernels state one per input dtype. */
 enum {
   ATTNMUX_ACCURACY_NONE = 0,
-  ATTNMUX_EXACT = 1,       /* products, softmax and P in fp32 or better; only the output is rounded */
-  ATTNMUX_16BIT = 2,       /* P or a product rounded to 16 bits */
-  ATTNMUX_QUANTIZED = 3,   /* INT8 or FP8 products */
-  ATTNMUX_APPROXIMATE = 4  /* skips work that is not zero */
+  ATTNMUX_EXACT = 1,      /* products, softmax and P in fp32 or better; only the output is rounded */
+  ATTNMUX_16BIT = 2,      /* P or a product rounded to 16 bits */
+  ATTNMUX_QUANTIZED = 3,  /* INT8 or FP8 products */
+  ATTNMUX_APPROXIMATE = 4 /* skips work that is not zero */
 };
 
 typedef struct attnmux_kernel {
   uint32_t struct_size;
   int32_t device_type;
   const char* name;
-  uint64_t features; /* what it claims; a problem with any other feature never reaches it */
-  uint32_t dtypes;   /* bits 1 << ATTNMUX_FP32, … */
+  uint64_t features;                     /* what it claims; a problem with any other feature never reaches it */
+  uint32_t dtypes;                       /* bits 1 << ATTNMUX_FP32, … */
   uint8_t accuracy[ATTNMUX_DTYPE_COUNT]; /* per input dtype */
   /* Can this machine run it at all? Null: always. 1 is yes; on 0 `reason` is filled in, unless it is null. */
   int32_t (*available)(attnmux_reason* reason);
-  /* What the claims cannot say: limits on head_dim, strides, … Null: none. A yes promises that run succeeds. It looks at
-   * shapes and strides, never at the values behind pointers, and if it accepts a problem it accepts every smaller
-   * B, Sq and Skv. */
+  /* What the claims cannot say: limits on head_dim, strides, … Null: none. A yes promises that run succeeds. It looks
+   * at shapes and strides, never at the values behind pointers, and if it accepts a problem it accepts every smaller B,
+   * Sq and Skv. */
   int32_t (*check)(const attnmux_problem* problem, attnmux_reason* reason);
   /* Bytes of scratch; null: none. Never falls when B, Sq or Skv rises; does not depend on values behind pointers. */
   size_t (*workspace_bytes)(const attnmux_problem* problem, int32_t num_threads);
@@ -89,7 +89,7 @@ typedef struct attnmux_backend_desc {
   uint32_t struct_size;
   uint32_t num_kernels;
   const char* name;
-  const char* promise; /* one line: what the name stands for */
+  const char* promise;           /* one line: what the name stands for */
   const attnmux_kernel* kernels; /* in order of preference */
 } attnmux_backend_desc;
 

@@ -95,7 +95,8 @@ typedef struct attnmux_options {
 } attnmux_options;
 
 /* Runs body(arg, task) for every task in [0, num_tasks) and returns when all are done; 0 is success. */
-typedef int32_t (*attnmux_parallel_for)(void* pool, int64_t num_tasks, void (*body)(void* arg, int64_t task), void* arg);
+typedef int32_t (*attnmux_parallel_for)(void* pool, int64_t num_tasks, void (*body)(void* arg, int64_t task),
+                                        void* arg);
 
 /* Fields of attnmux_exec that are meant. */
 #define ATTNMUX_EXEC_WORKSPACE (UINT64_C(1) << 0) /* used exclusively, also when it is empty */
@@ -107,7 +108,8 @@ typedef int32_t (*attnmux_parallel_for)(void* pool, int64_t num_tasks, void (*bo
 /* Where it runs. */
 typedef struct attnmux_exec {
   uint32_t struct_size; /* sizeof(attnmux_exec) */
-  int32_t num_threads;  /* threads of parallel_for, at least 1; without parallel_for a cap on the library's own pool, 0: none */
+  int32_t num_threads;  /* threads of parallel_for, at least 1; without parallel_for a cap on the library's own pool, 0:
+                           none */
   uint64_t set;
   void* stream; /* CUDA tensors need one; CPU tensors take none */
   void* workspace;
@@ -122,8 +124,8 @@ enum {
   ATTNMUX_OK = 0,
   ATTNMUX_INVALID_ARGUMENT = 1, /* the call itself is wrong, for every backend */
   ATTNMUX_UNKNOWN_BACKEND = 2,
-  ATTNMUX_UNAVAILABLE = 3, /* the backend cannot run on this machine or in this build */
-  ATTNMUX_UNSUPPORTED = 4, /* the backend runs here, but not this problem */
+  ATTNMUX_UNAVAILABLE = 3,     /* the backend cannot run on this machine or in this build */
+  ATTNMUX_UNSUPPORTED = 4,     /* the backend runs here, but not this problem */
   ATTNMUX_BAD_ENVIRONMENT = 5, /* an ATTNMUX_* variable has a value that is not accepted */
   ATTNMUX_OUT_OF_MEMORY = 6,
   ATTNMUX_DEVICE_ERROR = 7,

@@ -11,10 +11,14 @@ namespace {
 template <typename Real>
 inline Real load_element(const Tensor& t, int64_t offset) {
   switch (t.dtype) {
-    case ATTNMUX_FP16: return static_cast<Real>(fp16_to_fp32(*element<const uint16_t>(t, offset)));
-    case ATTNMUX_BF16: return static_cast<Real>(bf16_to_fp32(*element<const uint16_t>(t, offset)));
-    case ATTNMUX_FP64: return static_cast<Real>(*element<const double>(t, offset));
-    default: return static_cast<Real>(*element<const float>(t, offset));
+    case ATTNMUX_FP16:
+      return static_cast<Real>(fp16_to_fp32(*element<const uint16_t>(t, offset)));
+    case ATTNMUX_BF16:
+      return static_cast<Real>(bf16_to_fp32(*element<const uint16_t>(t, offset)));
+    case ATTNMUX_FP64:
+      return static_cast<Real>(*element<const double>(t, offset));
+    default:
+      return static_cast<Real>(*element<const float>(t, offset));
   }
 }
 
@@ -22,10 +26,12 @@ template <typename Real>
 inline void load_row(const Tensor& t, int64_t offset, int64_t count, Real* row) {
   switch (t.dtype) {
     case ATTNMUX_FP16:
-      for (int64_t i = 0; i < count; ++i) row[i] = static_cast<Real>(fp16_to_fp32(element<const uint16_t>(t, offset)[i]));
+      for (int64_t i = 0; i < count; ++i)
+        row[i] = static_cast<Real>(fp16_to_fp32(element<const uint16_t>(t, offset)[i]));
       break;
     case ATTNMUX_BF16:
-      for (int64_t i = 0; i < count; ++i) row[i] = static_cast<Real>(bf16_to_fp32(element<const uint16_t>(t, offset)[i]));
+      for (int64_t i = 0; i < count; ++i)
+        row[i] = static_cast<Real>(bf16_to_fp32(element<const uint16_t>(t, offset)[i]));
       break;
     case ATTNMUX_FP64:
       for (int64_t i = 0; i < count; ++i) row[i] = static_cast<Real>(element<const double>(t, offset)[i]);
@@ -40,10 +46,18 @@ template <typename Real>
 inline void store_row(const Tensor& t, int64_t offset, int64_t count, const Real* row) {
   for (int64_t i = 0; i < count; ++i) {
     switch (t.dtype) {
-      case ATTNMUX_FP16: *element<uint16_t>(t, offset + i) = fp32_to_fp16(static_cast<float>(row[i])); break;
-      case ATTNMUX_BF16: *element<uint16_t>(t, offset + i) = fp32_to_bf16(static_cast<float>(row[i])); break;
-      case ATTNMUX_FP64: *element<double>(t, offset + i) = static_cast<double>(row[i]); break;
-      default: *element<float>(t, offset + i) = static_cast<float>(row[i]); break;
+      case ATTNMUX_FP16:
+        *element<uint16_t>(t, offset + i) = fp32_to_fp16(static_cast<float>(row[i]));
+        break;
+      case ATTNMUX_BF16:
+        *element<uint16_t>(t, offset + i) = fp32_to_bf16(static_cast<float>(row[i]));
+        break;
+      case ATTNMUX_FP64:
+        *element<double>(t, offset + i) = static_cast<double>(row[i]);
+        break;
+      default:
+        *element<float>(t, offset + i) = static_cast<float>(row[i]);
+        break;
     }
   }
 }

@@ -8,7 +8,9 @@
 namespace attnmux {
 namespace {
 
-[[maybe_unused]] inline float bf16_to_fp32(uint16_t h) { return __builtin_bit_cast(float, static_cast<uint32_t>(h) << 16); }
+[[maybe_unused]] inline float bf16_to_fp32(uint16_t h) {
+  return __builtin_bit_cast(float, static_cast<uint32_t>(h) << 16);
+}
 
 [[maybe_unused]] inline uint16_t fp32_to_bf16(float f) {
   const uint32_t bits = __builtin_bit_cast(uint32_t, f);
@@ -18,11 +20,12 @@ namespace {
 
 [[maybe_unused]] inline float fp16_to_fp32(uint16_t h) {
   const uint32_t magnitude = h & 0x7fff;
-  // With its bits moved into place a binary16 number is 2^112 times too small; so is a subnormal one. No branch: loops over
-  // rows vectorise.
+  // With its bits moved into place a binary16 number is 2^112 times too small; so is a subnormal one. No branch: loops
+  // over rows vectorise.
   const float scaled = __builtin_bit_cast(float, magnitude << 13) * 0x1p112f;
   const uint32_t special = magnitude >= 0x7c00 ? 0x7f800000 : 0;
-  return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, scaled) | special | static_cast<uint32_t>(h & 0x8000) << 16);
+  return __builtin_bit_cast(float,
+                            __builtin_bit_cast(uint32_t, scaled) | special | static_cast<uint32_t>(h & 0x8000) << 16);
 }
 
 [[maybe_unused]] inline uint16_t fp32_to_fp16(float f) {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/reference/reference.h"
 
-#include "kernels/cpu/element.h"
-#include "kernels/cpu/runtime/thread_pool.h"
-
 #include <cmath>
 #include <limits>
 #include <vector>
+
+#include "kernels/cpu/element.h"
+#include "kernels/cpu/runtime/thread_pool.h"
 
 namespace attnmux {
 namespace {
@@ -14,10 +14,14 @@ namespace {
 // Rounds to the values that `dtype` can hold.
 double round_to(int32_t dtype, double x) {
   switch (dtype) {
-    case ATTNMUX_FP16: return fp16_to_fp32(fp32_to_fp16(static_cast<float>(x)));
-    case ATTNMUX_BF16: return bf16_to_fp32(fp32_to_bf16(static_cast<float>(x)));
-    case ATTNMUX_FP32: return static_cast<float>(x);
-    default: return x;
+    case ATTNMUX_FP16:
+      return fp16_to_fp32(fp32_to_fp16(static_cast<float>(x)));
+    case ATTNMUX_BF16:
+      return bf16_to_fp32(fp32_to_bf16(static_cast<float>(x)));
+    case ATTNMUX_FP32:
+      return static_cast<float>(x);
+    default:
+      return x;
   }
 }
 
@@ -30,14 +34,16 @@ class Reference {
   void run() {
     const int64_t rows = p_.batch * p_.num_heads_q * p_.seqlen_q;
     // One task per row; rows are independent.
-    pool_parallel_for(nullptr, rows, [](void* self, int64_t row) { static_cast<Reference*>(self)->run_row(row); }, this);
+    pool_parallel_for(
+        nullptr, rows, [](void* self, int64_t row) { static_cast<Reference*>(self)->run_row(row); }, this);
   }
 
  private:
   static constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
 
   void run_row(int64_t row) {
-    const int64_t query = row % p_.seqlen_q, head = row / p_.seqlen_q % p_.num_heads_q, b = row / p_.seqlen_q / p_.num_heads_q;
+    const int64_t query = row % p_.seqlen_q, head = row / p_.seqlen_q % p_.num_heads_q,
+                  b = row / p_.seqlen_q / p_.num_heads_q;
     const Sequence s = sequence(p_, b);
     if (query >= s.seqlen_q) return;
     const int64_t kv_head = head / (p_.num_heads_q / p_.num_heads_kv);
@@ -62,13 +68,15 @@ class Reference {
     for (size_t i = 0; i < attended.size() && !empty; ++i) {
       Real probability = score[i] / sum;
       if (p_.dropout_p > 0) {
-        probability = dropout_keeps(p_, b, head, query, attended[i]) ? probability / static_cast<Real>(1 - p_.dropout_p) : 0;
+        probability =
+            dropout_keeps(p_, b, head, query, attended[i]) ? probability / static_cast<Real>(1 - p_.dropout_p) : 0;
       }
       if (plain_) probability = static_cast<Real>(round_to(p_.dtype, static_cast<double>(probability)));
       if (score[i] == 0) continue;
       for (int64_t d = 0; d < p_.head_dim_v; ++d) {
         accumulated[static_cast<size_t>(d)] +=
-            probability * load_element<Real>(p_.v, s.v_offset + attended[i] * p_.v.strides[1] + kv_head * p_.v.strides[2] + d);
+            probability *
+            load_element<Real>(p_.v, s.v_offset + attended[i] * p_.v.strides[1] + kv_head * p_.v.strides[2] + d);
       }
     }
 
@@ -87,13 +95,17 @@ class Reference {
   }
 
   // False if the key is masked: then what it holds does not matter.
-  bool score_of(const Sequence& s, int64_t b, int64_t head, int64_t kv_head, int64_t query, int64_t key, Real& x) const {
+  bool score_of(const Sequence& s, int64_t b, int64_t head, int64_t kv_head, int64_t query, int64_t key,
+                Real& x) const {
     const Tensor &padding = p_.key_padding, &dense = p_.dense_mask, &bias = p_.bias;
     if (given(padding) && !attends(padding, b * padding.strides[0] + key * padding.strides[1])) return false;
-    if (given(dense) && !attends(dense, b * dense.strides[0] + head * dense.strides[1] + query * dense.strides[2] + key * dense.strides[3])) return false;
+    if (given(dense) && !attends(dense, b * dense.strides[0] + head * dense.strides[1] + query * dense.strides[2] +
+                                            key * dense.strides[3]))
+      return false;
     Real added = 0;
     if (given(bias)) {
-      added = load_element<Real>(bias, b * bias.strides[0] + head * bias.strides[1] + query * bias.strides[2] + key * bias.strides[3]);
+      added = load_element<Real>(
+          bias, b * bias.strides[0] + head * bias.strides[1] + query * bias.strides[2] + key * bias.strides[3]);
       if (added == -kInfinity) return false;
     }
     Real product = 0;

@@ -16,7 +16,8 @@ int main() {
   for (int i = 0; i < 8; ++i) {
     if (out[i] != q[i]) return 2;
   }
-  const attnmux::Status refused = attnmux::try_attention(view, view, view, attnmux::MutableTensorView(out, {1, 1, 1, 4}));
+  const attnmux::Status refused =
+      attnmux::try_attention(view, view, view, attnmux::MutableTensorView(out, {1, 1, 1, 4}));
   if (refused.ok()) return 3;
   std::printf("C++ without exceptions, pkg-config: attnmux %s\n", attnmux_version());
   return 0;

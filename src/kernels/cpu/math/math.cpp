@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/math/math.h"
 
-#include "kernels/cpu/element.h"
-
 #include <atomic>
 #include <cmath>
 #include <limits>
+
+#include "kernels/cpu/element.h"
 
 namespace attnmux {
 namespace {
@@ -13,8 +13,8 @@ namespace {
 constexpr int64_t kRows = 64;  // queries whose scores are held at a time
 constexpr int64_t kKeys = 16;  // keys or values that are converted at a time: one cache line of scores per query
 
-// Scratch of one task, in elements of Real: scores (kRows, Skv), outputs (kRows, Dv), queries (kRows, D), and kKeys rows of
-// keys or values.
+// Scratch of one task, in elements of Real: scores (kRows, Skv), outputs (kRows, Dv), queries (kRows, D), and kKeys
+// rows of keys or values.
 int64_t scratch_elements(const Problem& p) {
   return kRows * (p.seqlen_kv + p.head_dim_v + p.head_dim) + kKeys * max_of(p.head_dim, p.head_dim_v);
 }
@@ -60,8 +60,8 @@ class Block {
     for (int64_t i = 0; i < count_; ++i) softmax(i);
     multiply_values();
     for (int64_t i = 0; i < count_; ++i) {
-      store_row(p_.out, sequence_.out_offset + (first_ + i) * p_.out.strides[1] + head_ * p_.out.strides[2], p_.head_dim_v,
-                outputs_ + i * p_.head_dim_v);
+      store_row(p_.out, sequence_.out_offset + (first_ + i) * p_.out.strides[1] + head_ * p_.out.strides[2],
+                p_.head_dim_v, outputs_ + i * p_.head_dim_v);
     }
   }
 
@@ -78,17 +78,22 @@ class Block {
     const int64_t head_offset = sequence_.k_offset + kv_head() * p_.k.strides[2];
     for (int64_t first = keys_.first; first < keys_.last; first += kKeys) {
       const int64_t keys = min_of(kKeys, keys_.last - first);
-      for (int64_t j = 0; j < keys; ++j) load_row(p_.k, head_offset + (first + j) * p_.k.strides[1], p_.head_dim, rows_ + j * p_.head_dim);
+      for (int64_t j = 0; j < keys; ++j)
+        load_row(p_.k, head_offset + (first + j) * p_.k.strides[1], p_.head_dim, rows_ + j * p_.head_dim);
       for (int64_t i = 0; i < count_; ++i) {
-        for (int64_t j = 0; j < keys; ++j) scores(i)[first + j] = dot(queries_ + i * p_.head_dim, rows_ + j * p_.head_dim, p_.head_dim);
+        for (int64_t j = 0; j < keys; ++j)
+          scores(i)[first + j] = dot(queries_ + i * p_.head_dim, rows_ + j * p_.head_dim, p_.head_dim);
       }
     }
   }
 
   bool masked(int64_t query, int64_t key) const {
-    if (given(p_.key_padding) && !attends(p_.key_padding, b_ * p_.key_padding.strides[0] + key * p_.key_padding.strides[1])) return true;
+    if (given(p_.key_padding) &&
+        !attends(p_.key_padding, b_ * p_.key_padding.strides[0] + key * p_.key_padding.strides[1]))
+      return true;
     const Tensor& m = p_.dense_mask;
-    return given(m) && !attends(m, b_ * m.strides[0] + head_ * m.strides[1] + query * m.strides[2] + key * m.strides[3]);
+    return given(m) &&
+           !attends(m, b_ * m.strides[0] + head_ * m.strides[1] + query * m.strides[2] + key * m.strides[3]);
   }
 
   // Turns the products of query i into probabilities, and writes its log-sum-exp.
@@ -108,7 +113,8 @@ class Block {
       if (softcap > 0) x = softcap * std::tanh(x / softcap);
       if (given(p_.bias)) {
         const Tensor& t = p_.bias;
-        const Real bias = load_element<Real>(t, b_ * t.strides[0] + head_ * t.strides[1] + query * t.strides[2] + j * t.strides[3]);
+        const Real bias =
+            load_element<Real>(t, b_ * t.strides[0] + head_ * t.strides[1] + query * t.strides[2] + j * t.strides[3]);
         // An additive -inf masks, whatever the key holds.
         x = bias == kMinusInfinity ? kMinusInfinity : x + bias;
       }
@@ -191,7 +197,8 @@ void run_task(void* arg, int64_t task) {
   Block<Real> block(work.p, reinterpret_cast<Real*>(static_cast<char*>(work.context.workspace) + task * stride));
   for (int64_t item; (item = work.next.fetch_add(1, std::memory_order_relaxed)) < work.items;) {
     const int64_t sequence_head = item / work.blocks_per_head;
-    block.run(sequence_head / work.p.num_heads_q, sequence_head % work.p.num_heads_q, item % work.blocks_per_head * kRows);
+    block.run(sequence_head / work.p.num_heads_q, sequence_head % work.p.num_heads_q,
+              item % work.blocks_per_head * kRows);
   }
 }
 
@@ -200,7 +207,9 @@ size_t workspace_bytes(const Problem* p, int32_t num_threads) {
   size_t bytes = 0;
   const auto scratch = static_cast<size_t>(round_up(scratch_elements(*p) * real, 64));
   // More than there is stays more than there is: the allocation says so.
-  return __builtin_mul_overflow(scratch, static_cast<size_t>(num_threads), &bytes) || bytes > SIZE_MAX / 2 ? SIZE_MAX / 2 : bytes;
+  return __builtin_mul_overflow(scratch, static_cast<size_t>(num_threads), &bytes) || bytes > SIZE_MAX / 2
+             ? SIZE_MAX / 2
+             : bytes;
 }
 
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* /*error*/) {

@@ -8,8 +8,8 @@
 namespace attnmux {
 namespace {
 
-// Replaced as a whole and never freed, so that a block can always be returned to the allocator it came from. Linked, so that
-// leak checkers see that all of them are still held.
+// Replaced as a whole and never freed, so that a block can always be returned to the allocator it came from. Linked, so
+// that leak checkers see that all of them are still held.
 struct Allocator {
   attnmux_allocate allocate;
   attnmux_deallocate deallocate;
@@ -83,7 +83,8 @@ ArenaBlock::~ArenaBlock() {
 void* ArenaBlock::data() const { return block_ == nullptr ? nullptr : block_->data; }
 
 void release_cached_blocks() {
-  for (auto& slot : cache) ArenaBlock::free_block(static_cast<ArenaBlock::Block*>(slot.exchange(nullptr, std::memory_order_acq_rel)));
+  for (auto& slot : cache)
+    ArenaBlock::free_block(static_cast<ArenaBlock::Block*>(slot.exchange(nullptr, std::memory_order_acq_rel)));
 }
 
 void set_arena_allocator(attnmux_allocate allocate, attnmux_deallocate deallocate, void* user) {

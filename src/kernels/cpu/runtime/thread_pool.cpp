@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/runtime/thread_pool.h"
 
-#include "dispatch/environment.h"
-
 #include <pthread.h>
 #include <sched.h>
 
@@ -13,6 +11,8 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+
+#include "dispatch/environment.h"
 
 namespace attnmux {
 namespace {
@@ -127,8 +127,8 @@ class Pool {
 std::atomic<Pool*> pool{nullptr};
 std::atomic<int32_t> chosen_threads{0};
 
-// The pool is never destroyed, so exit and static destructors need not wait for workers. A forked child has none of its parent's
-// threads and may have inherited a locked mutex: it forgets the pool and starts its own.
+// The pool is never destroyed, so exit and static destructors need not wait for workers. A forked child has none of its
+// parent's threads and may have inherited a locked mutex: it forgets the pool and starts its own.
 Pool& the_pool() {
   static const int registered = pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); });
   (void)registered;
@@ -146,7 +146,8 @@ int32_t num_cores() {
   static const int32_t count = [] {
     cpu_set_t set;
     CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) return static_cast<int32_t>(CPU_COUNT(&set));
+    if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0)
+      return static_cast<int32_t>(CPU_COUNT(&set));
     const auto n = static_cast<int32_t>(std::thread::hardware_concurrency());
     return n > 0 ? n : 1;
   }();
