@@ -3,6 +3,7 @@
 #include <attnmux/attnmux.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <set>
 #include <string>
 
@@ -89,6 +90,8 @@ TEST(BackendNames, SurviveHostileText) {
     const Status status = Backend::try_named(text, backend);
     EXPECT_EQ(status.code(), Code::kUnknownBackend);
     EXPECT_LT(status.message().size(), sizeof(attnmux_error::message));
+    EXPECT_EQ(status.message().size(), std::strlen(status.c_str())) << "a zero inside of the message";
+    EXPECT_EQ(status.message().find('\n'), std::string_view::npos) << status.message();
   }
   EXPECT_EQ(attnmux_backend_find(nullptr, 0), 0);
 }
