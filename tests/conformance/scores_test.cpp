@@ -68,6 +68,31 @@ TEST_P(Scores, LowestBiasAveragesTheKeys) {
   }
 }
 
+// Score and bias are finite, their sum is beyond fp32: it stays the largest finite number, so equal keys share the row.
+TEST_P(Scores, SumsBeyondTheRangeStayFinite) {
+  for (const double sign : {-1.0, 1.0}) {
+    Spec s = spec();
+    s.batch = s.heads_q = s.heads_kv = 1;
+    s.seqlen_kv = 80;
+    s.bias = BiasKind::kNormal;
+    s.bias_dims = kHasK;
+    s.scale = sign * 1e33;
+    s.lse = false;
+    Case c(s);
+    c.q.fill([](int64_t) { return 1; });
+    c.k.fill([](int64_t) { return 1; });
+    c.v.fill([&](int64_t index) { return index / s.head_dim < 40 ? 1.0 : 0.0; });
+    c.bias.fill([&](int64_t) { return sign * static_cast<double>(std::numeric_limits<float>::max()); });
+    for (const Target& target : kernels()) {
+      const Result r = run(c, target);
+      if (r.refused()) continue;
+      for (int64_t i = 0; i < r.out.count(); ++i) {
+        ASSERT_NEAR(r.out.get(i), 0.5, 4 * rounding_of(s.dtype) + 1e-6) << target.text() << " sign " << sign;
+      }
+    }
+  }
+}
+
 TEST_P(Scores, Softcap) {
   for (const double cap : {0.001, 1.0, 30.0, 1e6}) {
     for (const double magnitude : {1.0, 8.0}) {

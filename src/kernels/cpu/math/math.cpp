@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/math/math.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -115,8 +116,10 @@ class Block {
         const Tensor& t = p_.bias;
         const Real bias =
             load_element<Real>(t, b_ * t.strides[0] + head_ * t.strides[1] + query * t.strides[2] + j * t.strides[3]);
-        // An additive -inf masks, whatever the key holds.
-        x = bias == kMinusInfinity ? kMinusInfinity : x + bias;
+        // An additive -inf masks, whatever the key holds; finite values stay finite.
+        const Real shifted = x + bias, largest = std::numeric_limits<Real>::max();
+        const bool finite = std::isfinite(x) && std::isfinite(bias);
+        x = bias == kMinusInfinity ? kMinusInfinity : finite ? std::clamp(shifted, -largest, largest) : shifted;
       }
       s[j] = x;
       nan = nan || std::isnan(x);
