@@ -21,8 +21,10 @@ set(ATTNMUX_WARNINGS
     $<$<COMPILE_LANGUAGE:CXX>:-Woverloaded-virtual>
     $<$<BOOL:${ATTNMUX_WERROR}>:-Werror>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  # These guess across inlined functions, and g++ 12 often guesses wrong about its own std::string.
-  list(APPEND ATTNMUX_WARNINGS -Wno-maybe-uninitialized -Wno-restrict)
+  # These guess across inlined functions, and g++ 12 often guesses wrong: about its own std::string, and about a test's
+  # replaced operator new.
+  list(APPEND ATTNMUX_WARNINGS -Wno-maybe-uninitialized -Wno-restrict
+              $<$<COMPILE_LANGUAGE:CXX>:-Wno-mismatched-new-delete>)
 endif()
 
 set(ATTNMUX_SANITIZE_FLAGS "")
