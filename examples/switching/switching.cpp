@@ -12,7 +12,7 @@ constexpr int64_t kBatch = 1, kSeqlen = 64, kHeads = 4, kHeadDim = 32;
 
 // One attention layer. A real one would compute q, k and v from its input by linear layers.
 struct Layer {
-  explicit Layer(attnmux::AttentionLayer attention) : attention(std::move(attention)) {}
+  explicit Layer(const attnmux::AttentionLayer& of) : attention(of) {}
   attnmux::AttentionLayer attention;
 
   void forward(std::vector<float>& hidden) const {

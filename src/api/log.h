@@ -8,7 +8,7 @@
 
 namespace attnmux {
 
-void set_log_sink_raw(attnmux_log_sink sink, void* user);
+void set_log_sink_raw(attnmux_log_sink function, void* user);
 /// One line, without its newline.
 void log_line(std::string_view line);
 

@@ -59,7 +59,8 @@ ATTNMUX_PROBE(fork_after_use) {
     const pid_t child = fork();
     if (child == 0) {
       // The child has none of its parent's threads: it starts its own.
-      const bool right = run_once() && run_once();
+      bool right = run_once();
+      right = run_once() && right;
       set_num_threads(2);
       const pid_t grandchild = fork();
       if (grandchild == 0) _exit(run_once() ? 0 : 3);
@@ -243,6 +244,7 @@ ATTNMUX_PROBE(no_threads_to_be_had) {
     std::thread([] {}).join();
     text = "a thread could be made; ";
   } catch (const std::system_error&) {
+    text = "no thread could be made; ";
   }
   text += call.run() ? "right" : "wrong";
   const rlimit enough{RLIM_INFINITY, RLIM_INFINITY};
@@ -254,7 +256,7 @@ TEST(ProcessLife, RunsInlineWhereNoThreadCanBeMade) {
   if (sanitized() || emulated()) GTEST_SKIP() << "the runtime needs more address space than the test leaves";
   const Finished child = run_probe("no_threads_to_be_had");
   EXPECT_EQ(child.exit_code, 0) << child.output;
-  EXPECT_EQ(child.returned, "right right") << child.output;
+  EXPECT_EQ(child.returned, "no thread could be made; right right") << child.output;
 }
 
 }  // namespace

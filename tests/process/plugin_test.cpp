@@ -252,7 +252,7 @@ ATTNMUX_PROBE(load_skeleton) {
   for (size_t i = 0; i < out.size(); ++i) {
     if (!(out[i] - expected[i] < 1e-5f && expected[i] - out[i] < 1e-5f)) return "wrong at " + std::to_string(i);
   }
-  const std::string told = explain(in, in, in, MutableTensorView(out.data(), {2, 3, 4, 8}), {.backend = backend}).text;
+  std::string told = explain(in, in, in, MutableTensorView(out.data(), {2, 3, 4, 8}), {.backend = backend}).text;
   if (!told.starts_with(name + " → ")) return told;
   const Status again = try_load_plugin(ATTNMUX_SKELETON_KERNEL);
   if (again.ok() || again.message().find(name) == std::string_view::npos)

@@ -8,7 +8,7 @@
 namespace attnmux::test {
 
 struct Case {
-  explicit Case(const Spec& spec);
+  explicit Case(const Spec& given);
 
   Spec spec;
   Tensor q, k, v, key_lengths, key_padding, dense, bias, cu_seqlens_q, cu_seqlens_kv;

@@ -47,7 +47,7 @@ ReferenceOutput exact_reference(const ReferenceInput& input);
 ReferenceOutput plain_reference(const ReferenceInput& input, bool backward = false);
 
 /// May query `query` of sequence `b` attend to `key`, by causal, window, lengths and padding (not by dense or bias)?
-bool positions_attend(const ReferenceInput& input, int64_t b, int64_t query, int64_t key);
+bool positions_attend(const ReferenceInput& in, int64_t b, int64_t i, int64_t j);
 
 /// Philox4x32-10, written from the paper (Salmon et al., SC11).
 struct PhiloxBlock {

@@ -68,7 +68,7 @@ std::vector<std::string> self_command() {
   return command;
 }
 
-std::vector<std::string> environment_with(Variables variables) {
+std::vector<std::string> environment_with(const Variables& variables) {
   std::vector<std::string> all;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string text = *entry;

@@ -20,7 +20,7 @@ struct Finished {
 using Variables = std::map<std::string, std::string>;
 
 /// Runs a command with the variables set over this process's, without any ATTNMUX_ variable of its own but the tests'.
-Finished run_command(const std::vector<std::string>& command, const Variables& variables, int timeout_seconds = 120);
+Finished run_command(const std::vector<std::string>& given, const Variables& variables, int timeout_seconds = 120);
 
 /// Starts this program again for one probe, under the emulator that ATTNMUX_TEST_EMULATOR names, if any.
 Finished run_probe(const std::string& name, const Variables& variables = {});

@@ -40,7 +40,8 @@ TEST(Scopes, UnwindingRestores) {
   try {
     const AttentionBackendScope scope("flash");
     throw std::runtime_error("out of here");
-  } catch (const std::runtime_error&) {
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "out of here");
   }
   EXPECT_EQ(resolved(), "native");
 }
@@ -79,7 +80,7 @@ TEST(Scopes, AreOfOneThread) {
 }
 
 TEST(Scopes, OfABackendThatCannotRunHereFail) {
-  EXPECT_THROW(AttentionBackendScope("_flash_3"), Error);
+  EXPECT_THROW(const AttentionBackendScope loud("_flash_3"), Error);
   Status status;
   const AttentionBackendScope quiet("_flash_3", {}, status);
   EXPECT_EQ(status.code(), Code::kUnavailable);

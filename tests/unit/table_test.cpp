@@ -60,7 +60,7 @@ TEST(Backends, AKernelLiesWhereItsNameSays) {
 TEST(Backends, ARowHasKernelsOrSaysWhyNot) {
   for (const BackendRow& row : kBackends) {
     EXPECT_NE(std::string(row.promise), "") << row.name;
-    EXPECT_EQ(row.num_kernels() == 0, std::string(row.missing) != "") << row.name;
+    EXPECT_EQ(row.num_kernels() == 0, !std::string(row.missing).empty()) << row.name;
     std::set<const Kernel*> distinct(row.list().begin(), row.list().end());
     EXPECT_EQ(distinct.size(), row.num_kernels()) << row.name << " names a kernel twice";
   }

@@ -44,13 +44,15 @@ inline I load_int(const int32_t* from) {
 inline F zero() { return F{}; }
 inline I bits(F x) { return reinterpret_cast<I>(x); }
 inline F from_bits(I x) { return reinterpret_cast<F>(x); }
+// A vector has no isnan: only NaN differs from itself.
+inline I is_nan(F x) { return x != x; }  // NOLINT(misc-redundant-expression)
 inline F select(I condition, F yes, F no) { return condition ? yes : no; }
 
 // Rounds to bfloat16, to nearest even; NaN stays NaN. The result is in the low half of each lane.
 inline I round_to_bf16(F x) {
   const I b = bits(x);
   const I rounded = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
-  return x == x ? rounded : (b >> 16 | 0x40);
+  return is_nan(x) ? (b >> 16 | 0x40) : rounded;
 }
 
 // ---- 2^x ------------------------------------------------------------------------------------------------------------
