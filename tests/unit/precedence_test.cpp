@@ -18,7 +18,8 @@ Answer ask(const AttentionOptions& options) {
   const MutableTensorView t(nullptr, Dtype::kFp32, {1, 4, 1, 8});
   const std::string text = explain(t, t, t, t, options).text;
   const auto json = nlohmann::json::parse(explain(t, t, t, t, options, {}, {.json = true}).text);
-  EXPECT_EQ(plan(t, t, t, t, options).backend().name(), json.at("backend").get<std::string>()) << "plan and explain disagree";
+  EXPECT_EQ(plan(t, t, t, t, options).backend().name(), json.at("backend").get<std::string>())
+      << "plan and explain disagree";
   EXPECT_TRUE(text.starts_with(json.at("backend").get<std::string>() + " ")) << text;
   return {json.at("backend"), json.at("chosen_by"), text};
 }
