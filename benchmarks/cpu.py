@@ -204,6 +204,8 @@ def write_to(file: str, write) -> None:
 def main(arguments: list) -> int:
     options = parse(arguments)
     try:
+        if options.plot:
+            import matplotlib  # noqa: F401  missed before the measuring, not after it
         bars = report.read_bars(options.bars)
         results = measure(options)
         terminal = sys.stderr if "-" in (options.json, options.csv) else sys.stdout

@@ -7,6 +7,8 @@ import fnmatch
 import pathlib
 import statistics
 
+from peers import PEERS
+
 # Ratios, all so that more is better. Names of the columns in tables, and what they are.
 FIGURES = {
     "openvino": ("/ OpenVINO", "speed relative to OpenVINO's SDPA"),
@@ -86,15 +88,11 @@ def read_bars(file=DEFAULT_BARS) -> list:
 
 def bars_of(row: dict, isa: str, bars: list) -> dict:
     """figure → bar for one row of the results; a bar of another dtype or instruction set is none."""
-    def holds(bar):
-        return (fnmatch.fnmatchcase(row["row"], bar["row"]) and bar["dtype"] in ("*", *_one_of(bar["dtype"], row["problem"]["dtype"]))
-                and bar["isa"] in ("*", *_one_of(bar["isa"], isa)))
+    def among(words, word):
+        return words == "*" or word in words.split()
 
-    return {bar["figure"]: bar for bar in bars if holds(bar)}
-
-
-def _one_of(words: str, word: str) -> tuple:
-    return (words,) if word in words.split() else ()
+    return {bar["figure"]: bar for bar in bars if fnmatch.fnmatchcase(row["row"], bar["row"])
+            and among(bar["dtype"], row["problem"]["dtype"]) and among(bar["isa"], isa)}
 
 
 def judge(value, bar) -> str:
@@ -107,19 +105,18 @@ def judge(value, bar) -> str:
 
 
 def judged(results: dict, bars: list) -> list:
-    """(row, figure, value or None, bar or None, verdict) of everything that has a value or a bar."""
-    list_of = []
+    """(row, figure, value or None, bar or None, verdict) of everything that has a value or a bar. A run of several threads
+    is judged by how it scales, one of a single thread by all else; one that left the peers out, not by them."""
+    answer = []
     for row in results["rows"]:
         own = bars_of(row, results["isa"], bars)
         for figure in FIGURES:
             value, bar = row["ratios"].get(figure), own.get(figure)
-            if figure == "scaling_of_peak" and results["threads"] == 1:
-                continue  # a run of one thread says nothing about it
-            if figure != "scaling_of_peak" and figure in ("openvino", "pytorch") and not results["peers"]:
-                bar = None  # nor one that was asked to leave the peers out
+            if (figure == "scaling_of_peak") != (results["threads"] > 1) or (figure in PEERS and figure not in results["peers"]):
+                bar = None
             if value is not None or bar is not None:
-                list_of.append((row["row"], figure, value, bar, judge(value, bar)))
-    return list_of
+                answer.append((row["row"], figure, value, bar, judge(value, bar)))
+    return answer
 
 
 def verdicts(results: dict, bars: list) -> dict:
@@ -130,11 +127,18 @@ def verdicts(results: dict, bars: list) -> dict:
     return counts
 
 
+def shown(value, bar) -> str:
+    """Two digits, and a third where a value just below its bar would look like it."""
+    if value is None:
+        return "–"
+    text = f"{value:.2f}"
+    return f"{value:.3f}" if bar and value < bar["at_least"] <= float(text) else text
+
+
 def cell(value, bar, verdict) -> str:
-    text = "–" if value is None else f"{value:.2f}"
     if bar is None:
-        return text
-    return f"{text} {'ok' if verdict == 'pass' else 'SHORT' if verdict == 'short' else 'not measured'} {bar['at_least']:g}"
+        return shown(value, bar)
+    return f"{shown(value, bar)} {'ok' if verdict == 'pass' else verdict.upper()} {bar['at_least']:g}"
 
 
 def text_table(results: dict, bars: list) -> str:
