@@ -18,8 +18,8 @@ from peaks import PEAK_OF, Peaks
 
 COLD_AT_LEAST = 4  # times the last level cache, between two uses of the same K and V
 SHORTEST = 300e-6  # seconds of a sample; shorter calls are repeated within it
-PATIENCE, FEWEST = 4, 3  # a side that used so many times its share of time ends after so few samples
-KEPT = ("attnmux", "attnmux_one_thread", "beside")  # never end early
+PATIENCE = 4  # a peer that used so many times its share of time ends early, after a sample at least
+OURS = ("attnmux", "attnmux_one_thread", "beside")  # never end early
 FALLBACK_L3 = 32 << 20
 
 
@@ -225,9 +225,10 @@ class Clock:
         self.times = {name: [] for name in sides}
         self.repeats = {}
         for name, run in self.sides:
-            run(self.next_copy())
-            taken = max(1e-9, self._sample(run, 1))
-            self.repeats[name] = max(1, math.ceil(SHORTEST / taken))
+            taken = self._sample(run, 1)
+            if taken < self.most_seconds:  # else warm enough
+                taken = self._sample(run, 1)
+            self.repeats[name] = max(1, math.ceil(SHORTEST / max(1e-9, taken)))
 
     def next_copy(self) -> int:
         self.copy = (self.copy + 1) % self.copies
@@ -243,8 +244,7 @@ class Clock:
         """One sample of each; the one that begins changes, so that nobody always runs after the same neighbour."""
         for j in range(len(self.sides)):
             name, run = self.sides[(j + number) % len(self.sides)]
-            spent = sum(self.times[name]) * self.repeats[name]
-            if spent > self.most_seconds and len(self.times[name]) >= FEWEST and name not in KEPT:
+            if name not in OURS and sum(self.times[name]) * self.repeats[name] > self.most_seconds:
                 continue
             self.times[name].append(self._sample(run, self.repeats[name]))
 
