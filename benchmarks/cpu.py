@@ -106,7 +106,8 @@ def run_process(spec: dict, variables: dict, label: str) -> tuple:
             lines.append(json.loads(line))
             if "error" in lines[-1]:
                 raise UsageError(lines[-1]["error"])
-            print(f"\r\33[K{label}: {next(names, 'done')}" if sys.stderr.isatty() else "", end="", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                print(f"\r\33[K{label}: {next(names, 'done')}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print("\r\33[K", end="", file=sys.stderr)
     if process.returncode != 0 or len(lines) != 1 + len(spec["rows"]):
@@ -155,7 +156,8 @@ def parse(arguments: list) -> argparse.Namespace:
     parser.add_argument("--seconds", type=seconds, default=1.0, help="per side, row and process; default: %(default)s")
     parser.add_argument("--threads", type=integer(1), default=1, help="of every side; default: %(default)s")
     parser.add_argument("--isa", choices=ISAS, help="cap attnmux and the peers to this instruction set")
-    parser.add_argument("--peers", type=peer_list, default=list(PEERS), help=f"none, or some of {','.join(PEERS)}; default: all")
+    parser.add_argument("--peers", type=peer_list, default=list(PEERS),
+                        help=f"none, or some of {','.join(PEERS)}; default: all")
     parser.add_argument("--backend", default="native", help="default: %(default)s")
     parser.add_argument("--kernel", metavar="NAME", help="one kernel of the backend")
     parser.add_argument("--json", metavar="FILE", help="the results; - is standard output")
@@ -210,9 +212,9 @@ def main(arguments: list) -> int:
         results = measure(options)
         terminal = sys.stderr if "-" in (options.json, options.csv) else sys.stdout
         counts = report.verdicts(results, bars)
-        print(f"{results['cpu']}, {results['isa']}, {results['threads']} thread(s), median of {results['processes']} process(es); "
-              f"ratios: more is better\n{report.text_table(results, bars)}\n"
-              f"bars: {counts['pass']} passed, {counts['short']} fall short, {counts['not measured']} not measured", file=terminal)
+        print(f"{results['cpu']}, {results['isa']}, {results['threads']} thread(s), median of {results['processes']} "
+              f"process(es); ratios: more is better\n{report.text_table(results, bars)}\nbars: {counts['pass']} passed, "
+              f"{counts['short']} fall short, {counts['not measured']} not measured", file=terminal)
         if options.json:
             write_to(options.json, lambda stream: stream.write(json.dumps(results, indent=1, ensure_ascii=False) + "\n"))
         if options.csv:

@@ -141,10 +141,11 @@ class Bench:
             run, output = made
             run(0)
             apart = peers.difference(self._floats(given.out), output())
-            answer["difference"][name] = apart
-            if not apart <= peers.SAME[row.dtype]:
-                answer["refused"][name] = f"its output differs by {apart:.2g} of the largest; accepted: {peers.SAME[row.dtype]}"
+            accepted = peers.SAME[row.dtype]
+            if not apart <= accepted:
+                answer["refused"][name] = f"its output differs by {apart:.2g} of the largest; accepted: {accepted}"
                 continue
+            answer["difference"][name] = apart
             result[name] = run
         if row.beside:
             other = self.rows[row.beside]

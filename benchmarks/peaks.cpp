@@ -23,9 +23,11 @@
 #define EXPORT __attribute__((visibility("default")))
 #if defined(__clang__)
 #define UNROLL(n) _Pragma("unroll")
+#define KEEP_ROLLED _Pragma("nounroll")
 #else
 #define PRAGMA(x) _Pragma(#x)
 #define UNROLL(n) PRAGMA(GCC unroll n)
+#define KEEP_ROLLED _Pragma("GCC unroll 1")
 #endif
 
 extern "C" {
@@ -44,6 +46,7 @@ EXPORT __attribute__((target("avx2,fma"), noinline)) void attnmux_peak_avx2_fma(
     x = _mm256_setzero_ps();
     asm volatile("" : "+x"(x));
   }
+  KEEP_ROLLED
   for (int64_t i = 0; i < rounds; ++i) {
     UNROLL(12)
     for (auto& x : acc) x = _mm256_fmadd_ps(a, b, x);
@@ -63,6 +66,7 @@ EXPORT __attribute__((target("avx512f"), noinline)) void attnmux_peak_avx512_fma
     x = _mm512_setzero_ps();
     asm volatile("" : "+v"(x));
   }
+  KEEP_ROLLED
   for (int64_t i = 0; i < rounds; ++i) {
     UNROLL(24)
     for (auto& x : acc) x = _mm512_fmadd_ps(a, b, x);
@@ -83,6 +87,7 @@ EXPORT __attribute__((target("avx512f,avx512bf16"), noinline)) void attnmux_peak
     x = _mm512_setzero_ps();
     asm volatile("" : "+v"(x));
   }
+  KEEP_ROLLED
   for (int64_t i = 0; i < rounds; ++i) {
     UNROLL(24)
     for (auto& x : acc) x = _mm512_dpbf16_ps(x, a, a);

@@ -67,9 +67,10 @@ def sum_up(row, processes: list, with_peers: bool) -> dict:
         result["peak"] = first["peak"]
         result["gflops"]["peak"] = median(one["peak_flops"] for one in processes) / 1e9
     if "read" in result["seconds"]:
-        result["gbytes_per_second"] = {name: first["kv_bytes"] / result["seconds"][name] / 1e9 for name in ("attnmux", "read")}
+        result["gbytes_per_second"] = {name: first["kv_bytes"] / result["seconds"][name] / 1e9
+                                       for name in ("attnmux", "read")}
     result["rounds"] = sum(one["rounds"] for one in processes)
-    result["difference"] = {name: max(one["difference"][name] for one in processes) for name in first["difference"]}
+    result["difference"] = {name: max(one["difference"].get(name, 0) for one in processes) for name in first["difference"]}
     result["refused"] = first["refused"]
     if "bitwise_equal_to_one_thread" in first:
         result["bitwise_equal_to_one_thread"] = all(one["bitwise_equal_to_one_thread"] for one in processes)
@@ -81,7 +82,8 @@ def read_bars(file=DEFAULT_BARS) -> list:
         bars = list(csv.DictReader(stream))
     for number, bar in enumerate(bars, 2):
         if list(bar) != BAR_COLUMNS or bar["figure"] not in FIGURES:
-            raise ValueError(f"{file}, line {number}: {bar}; accepted: {','.join(BAR_COLUMNS)}, figure one of {', '.join(FIGURES)}")
+            raise ValueError(f"{file}, line {number}: {bar}; accepted: the columns {','.join(BAR_COLUMNS)}, with figure one "
+                             f"of {', '.join(FIGURES)}")
         bar["at_least"], bar["aim"] = float(bar["at_least"]), float(bar["aim"]) if bar["aim"] else None
     return bars
 
@@ -112,7 +114,8 @@ def judged(results: dict, bars: list) -> list:
         own = bars_of(row, results["isa"], bars)
         for figure in FIGURES:
             value, bar = row["ratios"].get(figure), own.get(figure)
-            if (figure == "scaling_of_peak") != (results["threads"] > 1) or (figure in PEERS and figure not in results["peers"]):
+            wanted = figure not in PEERS or figure in results["peers"]
+            if not wanted or (figure == "scaling_of_peak") != (results["threads"] > 1):
                 bar = None
             if value is not None or bar is not None:
                 answer.append((row["row"], figure, value, bar, judge(value, bar)))
@@ -185,8 +188,10 @@ def write_plot(file: str, results: dict) -> None:
                      [row["gflops"].get(side, 0) for row in rows], 0.8 / len(sides), label=side)
         for i, row in enumerate(rows):
             if "peak" in row["gflops"]:
-                axis.plot([i - 0.45, i + 0.45], [row["gflops"]["peak"]] * 2, "k--", lw=1, label="" if i else "instruction peak")
-        axis.set_xticks(range(len(rows)), [row["row"].removesuffix("_" + dtype) for row in rows], rotation=35, ha="right")
+                label = "" if i else "instruction peak"
+                axis.plot([i - 0.45, i + 0.45], [row["gflops"]["peak"]] * 2, "k--", lw=1, label=label)
+        names = [row["row"].removesuffix("_" + dtype) for row in rows]
+        axis.set_xticks(range(len(rows)), names, rotation=35, ha="right")
         axis.set_ylabel(f"{dtype} GFLOP/s")
         axis.legend(fontsize="small", ncols=5)
     figure.suptitle(f"{results['cpu']}, {results['isa']}, {results['threads']} thread(s)")
