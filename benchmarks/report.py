@@ -180,7 +180,8 @@ def write_plot(file: str, results: dict) -> None:
     sides = [s for s in ("attnmux", "openvino", "pytorch", "unfused") if any(s in r["gflops"] for r in results["rows"])]
     dtypes = list(dict.fromkeys(row["problem"]["dtype"] for row in results["rows"]))
     most = max(sum(row["problem"]["dtype"] == d for row in results["rows"]) for d in dtypes)
-    figure, axes = plt.subplots(len(dtypes), 1, figsize=(3 + 0.6 * most, 3.6 * len(dtypes)), squeeze=False)
+    size = (max(8, 2 + 0.6 * most), 0.6 + 3.4 * len(dtypes))
+    figure, axes = plt.subplots(len(dtypes), 1, figsize=size, squeeze=False, layout="constrained")
     for dtype, axis in zip(dtypes, axes[:, 0]):
         rows = [row for row in results["rows"] if row["problem"]["dtype"] == dtype]
         for j, side in enumerate(sides):
@@ -193,8 +194,8 @@ def write_plot(file: str, results: dict) -> None:
         names = [row["row"].removesuffix("_" + dtype) for row in rows]
         axis.set_xticks(range(len(rows)), names, rotation=35, ha="right")
         axis.set_ylabel(f"{dtype} GFLOP/s")
-        axis.legend(fontsize="small", ncols=5)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
     figure.suptitle(f"{results['cpu']}, {results['isa']}, {results['threads']} thread(s)")
-    figure.tight_layout()
     figure.savefig(file, dpi=120)
     plt.close(figure)
