@@ -9,6 +9,7 @@ import csv
 import fnmatch
 import io
 import json
+import math
 import os
 import pathlib
 import platform
@@ -27,6 +28,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import attnmux_ctypes as abi  # noqa: E402
 import corpus  # noqa: E402
 import inputs  # noqa: E402
+import measure  # noqa: E402
 import report  # noqa: E402
 
 LIBRARY = PEAKS = OBJDUMP = None
@@ -154,6 +156,50 @@ class Flops(Folder):
 
     def test_a_plain_row_counts_all(self):
         self.assertEqual(self.row(B=3, Sq=10, Skv=20, Hq=6, Hkv=2, D=64, Dv=32).flops(), 2 * 96 * 3 * 6 * 10 * 20)
+
+
+def attention(row: corpus.Row, given: measure.Inputs) -> list:
+    """softmax(QKᵀ)V of one row in fp32, pair by pair, in the order of the output (B, Hq, Sq, Dv)."""
+    q, k, v = (struct.unpack(f"<{x.count}f", x.read()) for x in (given.q, given.ks[0], given.vs[0]))
+    kind = row.mask.split("_")[0]
+    mask = given.mask.read() if kind == "dense" else ()
+    bias = struct.unpack(f"<{given.mask.count}f", given.mask.read()) if kind == "bias" else ()
+    heads, out = row.Hq if row.mask.endswith("_heads") else 1, []
+    for b, h, i in ((b, h, i) for b in range(row.B) for h in range(row.Hq) for i in range(row.Sq)):
+        scores = {}
+        first = (b * row.Hkv + h // (row.Hq // row.Hkv)) * row.Skv  # of the keys of this head
+        for j in range(row.Skv):
+            pair = (h % heads * row.Sq + i) * row.Skv + j
+            if attends(row, i, j, row.lengths()[b]) and (not mask or mask[pair]):
+                s = sum(q[((b * row.Hq + h) * row.Sq + i) * row.D + d] * k[(first + j) * row.D + d] for d in range(row.D))
+                s /= row.D**0.5
+                s = row.softcap * math.tanh(s / row.softcap) if row.softcap else s
+                scores[j] = s + (bias[pair] if bias else 0)
+        most = max(scores.values(), default=0)
+        weights = {j: math.exp(s - most) for j, s in scores.items()}
+        total = sum(weights.values()) or 1
+        out += [sum(w * v[(first + j) * row.Dv + d] for j, w in weights.items()) / total for d in range(row.Dv)]
+    return out
+
+
+class Problems(Folder):
+    def test_a_row_is_computed_as_its_columns_say(self):
+        library = abi.Library(LIBRARY)
+        outputs = set()
+        for fields in [{}, {"Dv": 8}, {"causal": "top_left"}, {"causal": "bottom_right"}, {"window": "3:1:bottom_right"},
+                       {"window": "-1:1:top_left"}, {"key_lengths": "11:4"}, {"softcap": 0.5}, {"cache": "cold"},
+                       *({"mask": mask} for mask in corpus.MASKS),
+                       {"mask": "dense_heads", "causal": "bottom_right", "window": "4:0", "key_lengths": "9:12"}]:
+            row = self.row(**{"B": 2, "Sq": 5, "Skv": 12, "Hq": 4, "Hkv": 2, **fields})
+            given = measure.Inputs(row, 1024)
+            _, call = library.prepare(*(x.bshd() for x in (given.q, given.ks[-1], given.vs[-1], given.out)),
+                                      given.options(row), 1)
+            call()
+            for ours, expected in zip(struct.unpack(f"<{given.out.count}f", given.out.read()), attention(row, given)):
+                # Sums of 16 and 12 terms of size 1, each rounded to 6e-8: 1e-5 is ten times what they add up to.
+                self.assertAlmostEqual(ours, expected, delta=1e-5, msg=fields)
+            outputs.add(given.out.read())
+        self.assertEqual(len(outputs), 14)  # all differ, but for the plain row read from a copy
 
 
 class Inputs(unittest.TestCase):
