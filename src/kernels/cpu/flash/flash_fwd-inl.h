@@ -18,6 +18,10 @@
 namespace attnmux {
 namespace {
 
+// Products that multiply whole tiles (tiles-inl.h) pack and multiply in their own way.
+template <class Product>
+constexpr bool kHasTiles = requires { typename Product::Tiles; };
+
 // The scale, split so that it is positive: its sign goes into Q.
 struct Scale {
   float sign;       // 1, -1, or 0 for a scale of zero
@@ -73,38 +77,47 @@ inline PackedPair packed_pair(const Job& job, int64_t b, int64_t kv_head, const 
 
 template <class Product, Source kSource>
 void pack_piece(const Job& job, int64_t b, int64_t kv_head, int64_t piece) {
-  constexpr int64_t kUnitKeys = Product::kElements;
+  constexpr int64_t kStep = kBlocking.key_step, kValueStep = kBlocking.tile * Product::kElements;
   const Problem& p = job.p;
   const Sequence s = sequence(p, b);
   const KeyRange kept = keys_of_sequence(p, s);
-  const int64_t begin = max_of(piece * kPackKeys, kept.first / kTile * kTile),
+  const int64_t begin = max_of(piece * kPackKeys, kept.first / kStep * kStep),
                 end = min_of((piece + 1) * kPackKeys, kept.last);
   if (begin >= end) return;
   const PackedPair pair = packed_pair(job, b, kv_head, s);
   const int64_t size = element_bytes(p.dtype), units = job.layout.units;
   const Tensor& padding = p.key_padding;
 
-  for (int64_t key = begin; key < end; key += kTile) {
-    const char* rows[kTile];
-    for (int64_t i = 0; i < kTile; ++i) {
+  for (int64_t key = begin; key < end; key += kStep) {
+    const char* rows[kStep];
+    for (int64_t i = 0; i < kStep; ++i) {
       // Keys of a tile that nobody keeps become zeros; their scores are masked.
       const bool used = key + i >= kept.first && key + i < kept.last;
       rows[i] = used ? address(p.k, s.k_offset + (key + i) * p.k.strides[1] + kv_head * p.k.strides[2]) : nullptr;
     }
-    pack_key_tile<kSource>(rows, p.head_dim * size, units, pair.keys + key * units);
+    if constexpr (kHasTiles<Product>) {
+      Product::pack_keys(rows, p.head_dim * size, units, pair.keys + key * units);
+    } else {
+      pack_key_tile<kSource>(rows, p.head_dim * size, units, pair.keys + key * units);
+    }
   }
-  for (int64_t key = begin; key < end; key += kTile * kUnitKeys) {
-    const char* rows[kTile * kUnitKeys];
-    for (int64_t i = 0; i < kTile * kUnitKeys; ++i) {
+  for (int64_t key = begin; key < end; key += kValueStep) {
+    const char* rows[kValueStep];
+    for (int64_t i = 0; i < kValueStep; ++i) {
       // A value that no query of the sequence attends may be NaN, and 0·NaN is NaN.
       const bool used = key + i >= kept.first && key + i < kept.last &&
                         (!given(padding) || attends(padding, b * padding.strides[0] + (key + i) * padding.strides[1]));
       rows[i] = used ? address(p.v, s.v_offset + (key + i) * p.v.strides[1] + kv_head * p.v.strides[2]) : nullptr;
     }
-    // The last units of an odd number of tiles would lie outside.
-    const int64_t room = round_up(s.seqlen_kv, kTile) - key;
-    pack_value_rows<Product, kSource>(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride,
-                                      min_of(kTile, room / kUnitKeys), pair.values + key / kUnitKeys * kTile);
+    float* to = pair.values + key / Product::kElements * kBlocking.tile;
+    if constexpr (kHasTiles<Product>) {
+      Product::pack_values(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride, to);
+    } else {
+      // The last units of an odd number of tiles would lie outside.
+      const int64_t room = round_up(s.seqlen_kv, kStep) - key;
+      pack_value_rows<Product, kSource>(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride,
+                                        min_of(kTile, room / Product::kElements), to);
+    }
   }
 }
 
@@ -120,6 +133,17 @@ void pack_task(void* arg, int64_t /*task*/) {
 }
 
 // ---- Computing ------------------------------------------------------------------------------------------------------
+
+// Packed K or V times packed Q or P: broadcast unit by unit, or in whole tiles.
+template <class Product, Start kStart>
+void product(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units,
+             int64_t vectors, const float* factor, float* result) {
+  if constexpr (kHasTiles<Product>) {
+    Product::template multiply<kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
+  } else {
+    multiply<Product, kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
+  }
+}
 
 // A scale that is negative or zero goes into Q, so that the softmax may take the larger score for the larger weight.
 // NaN and infinity times zero stay NaN.
@@ -174,11 +198,13 @@ void attend_block(const Job& job, const Rows& rows, const Rows* next, char* scra
   }
 
   bool started = false;
-  for (int64_t key = rows.any.first / kTile * kTile; key < rows.any.last; key += kKeyBlock) {
-    const KeyBlock block{key, min_of(key + kKeyBlock, rows.any.last)};
+  for (int64_t key = rows.any.first / kBlocking.key_step * kBlocking.key_step; key < rows.any.last;
+       key += kBlocking.key_block) {
+    const KeyBlock block{key, min_of(key + kBlocking.key_block, rows.any.last)};
     if (is_empty(p, rows, block)) continue;
-    multiply<Product, Start::kZero>(packed.keys + key * layout.units, layout.units * kTile, block.keys() / kTile,
-                                    queries, layout.units, rows.vectors, state.factor, scores);
+    product<Product, Start::kZero>(packed.keys + key * layout.units, layout.units * kBlocking.tile,
+                                   block.keys() / kBlocking.tile, queries, layout.units, rows.vectors, state.factor,
+                                   scores);
     if (job.scale.adjusts)
       scale_scores(job.scale.magnitude, static_cast<float>(p.softcap), block.keys(), rows.vectors, scores);
     if (given(p.bias)) bias_scores(p, rows, block, extra, scores);
@@ -188,14 +214,14 @@ void attend_block(const Job& job, const Rows& rows, const Rows* next, char* scra
     const bool drops = p.dropout_p > 0;
     if (drops) draw_dropout(p, rows, block, extra);
     softmax<Product>(scores, drops ? extra : nullptr, block.keys(), rows.vectors, job.scale.base2, state);
-    const float* values = packed.values + key / Product::kElements * kTile;
+    const float* values = packed.values + key / Product::kElements * kBlocking.tile;
     const int64_t key_units = block.keys() / Product::kElements;
     if (started) {
-      multiply<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, scores, key_units,
-                                        rows.vectors, state.factor, accumulator);
+      product<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, scores, key_units, rows.vectors,
+                                       state.factor, accumulator);
     } else {
-      multiply<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, scores, key_units, rows.vectors,
-                                      state.factor, accumulator);
+      product<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, scores, key_units, rows.vectors,
+                                     state.factor, accumulator);
     }
     started = true;
   }
@@ -225,6 +251,7 @@ template <class Product, Source kSource>
 void attend_task(void* arg, int64_t task) {
   Job& job = *static_cast<Job*>(arg);
   const DenormalMode mode = flush_denormals();
+  if constexpr (kHasTiles<Product>) Product::Tiles::configure();
   char* scratch = static_cast<char*>(job.context.workspace) + job.layout.scratch_offset + task * job.layout.scratch;
   // The next item is taken while one is computed, so that its queries can be fetched meanwhile.
   Rows rows[2];
@@ -237,6 +264,7 @@ void attend_task(void* arg, int64_t task) {
     attend_block<Product, kSource>(job, rows[current], item < job.end ? &rows[1 - current] : nullptr, scratch);
     current = 1 - current;
   }
+  if constexpr (kHasTiles<Product>) Product::Tiles::release();
   restore_denormals(mode);
 }
 
@@ -297,18 +325,33 @@ attnmux_code run_rounds(Job& job) {
   return ATTNMUX_OK;
 }
 
-// WideProduct multiplies fp32, fp16 and, where there is nothing better, bf16; Bf16Product multiplies pairs of bf16.
-template <class WideProduct, class Bf16>
-attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_error* /*error*/) {
-  if (p.batch == 0 || p.num_heads_q == 0 || p.seqlen_q == 0) return ATTNMUX_OK;
+inline bool has_no_output(const Problem& p) { return p.batch == 0 || p.num_heads_q == 0 || p.seqlen_q == 0; }
+
+inline Job make_job(const Problem& p, const RunContext& context) {
   Job job{p, context, make_layout(p, kBlocking, context.num_threads), make_scale(p), nullptr, nullptr, 0, 0, 0, 0,
           0, 0};
   job.starts = static_cast<SequenceStart*>(context.workspace);
   job.packed = static_cast<char*>(context.workspace) + job.layout.packed_offset;
   find_starts(job);
+  return job;
+}
+
+// WideProduct multiplies fp32, fp16 and, where there is nothing better, bf16; Bf16Product multiplies pairs of bf16.
+template <class WideProduct, class Bf16>
+attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_error* /*error*/) {
+  if (has_no_output(p)) return ATTNMUX_OK;
+  Job job = make_job(p, context);
   if (p.dtype == ATTNMUX_FP16) return run_rounds<WideProduct, Source::kFp16>(job);
   if (p.dtype == ATTNMUX_FP32) return run_rounds<WideProduct, Source::kFp32>(job);
   return run_rounds < Bf16, Bf16::kElements == 2 ? Source::kPairs : Source::kBf16 > (job);
+}
+
+// The same for a kernel that takes nothing but bf16.
+template <class Bf16>
+attnmux_code run_flash_bf16(const Problem& p, const RunContext& context) {
+  if (has_no_output(p)) return ATTNMUX_OK;
+  Job job = make_job(p, context);
+  return run_rounds<Bf16, Source::kPairs>(job);
 }
 
 }  // namespace
