@@ -12,8 +12,7 @@ constexpr Blocking kBlocking = kBlockingAmx;
 }  // namespace attnmux
 
 #include "kernels/cpu/flash/amx_tiles-inl.h"
-#include "kernels/cpu/flash/flash_fwd-inl.h"
-#include "kernels/cpu/flash/tiles-inl.h"
+#include "kernels/cpu/flash/tiled_fwd-inl.h"
 
 namespace attnmux {
 

@@ -175,59 +175,97 @@ inline void prefetch(const Problem& p, const Rows& rows, const Rows* next) {
   }
 }
 
+// A task's scratch.
+struct Buffers {
+  float *queries, *scores, *extra, *accumulator;
+  SoftmaxState state;
+};
+
+inline Buffers find_buffers(const Layout& layout, char* scratch) {
+  const auto at = [scratch](int64_t offset) { return reinterpret_cast<float*>(scratch + offset); };
+  float* state = at(layout.state);
+  return {at(0),
+          at(layout.scores),
+          at(layout.extra),
+          at(layout.accumulator),
+          {state, state + kBlocking.rows, state + 2 * kBlocking.rows}};
+}
+
+// The next block of keys from `key` on that no mask empties.
+inline bool find_keys(const Problem& p, const Rows& rows, int64_t key, KeyBlock& block) {
+  for (; key < rows.any.last; key += kBlocking.key_block) {
+    block = {key, min_of(key + kBlocking.key_block, rows.any.last)};
+    if (!is_empty(p, rows, block)) return true;
+  }
+  return false;
+}
+
+inline int64_t first_key(const Rows& rows) { return rows.any.first / kBlocking.key_step * kBlocking.key_step; }
+
+// All that a call may ask for between the product and the softmax.
+inline void adjust_scores(const Job& job, const Rows& rows, const KeyBlock& block, float* extra, float* scores) {
+  const Problem& p = job.p;
+  if (job.scale.adjusts)
+    scale_scores(job.scale.magnitude, static_cast<float>(p.softcap), block.keys(), rows.vectors, scores);
+  if (given(p.bias)) bias_scores(p, rows, block, extra, scores);
+  mask_range(rows, block, scores);
+  if (given(p.key_padding)) mask_padding(p, rows, block, scores);
+  if (given(p.dense_mask)) mask_dense(p, rows, block, extra, scores);
+}
+
+// The loop over keys, one step after the other. False if there is no key.
+template <class Product>
+bool attend_keys(const Job& job, const Rows& rows, const PackedPair& packed, const Buffers& at) {
+  const Problem& p = job.p;
+  const Layout& layout = job.layout;
+  bool started = false;
+  for (KeyBlock block{0, first_key(rows)}; find_keys(p, rows, block.last, block);) {
+    product<Product, Start::kZero>(packed.keys + block.first * layout.units, layout.units * kBlocking.tile,
+                                   block.keys() / kBlocking.tile, at.queries, layout.units, rows.vectors,
+                                   at.state.factor, at.scores);
+    adjust_scores(job, rows, block, at.extra, at.scores);
+    const bool drops = p.dropout_p > 0;
+    if (drops) draw_dropout(p, rows, block, at.extra);
+    softmax<Product>(at.scores, drops ? at.extra : nullptr, block.keys(), rows.vectors, job.scale.base2, at.state);
+    const float* values = packed.values + block.first / Product::kElements * kBlocking.tile;
+    const int64_t key_units = block.keys() / Product::kElements;
+    if (started) {
+      product<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
+                                       rows.vectors, at.state.factor, at.accumulator);
+    } else {
+      product<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
+                                     rows.vectors, at.state.factor, at.accumulator);
+    }
+    started = true;
+  }
+  return started;
+}
+
 // One block of query rows; `next`, if there is one, is the block that this task computes after it.
 template <class Product, Source kSource>
 void attend_block(const Job& job, const Rows& rows, const Rows* next, char* scratch) {
   const Problem& p = job.p;
   const Sequence& s = rows.sequence;
-  const Layout& layout = job.layout;
-  auto* queries = reinterpret_cast<float*>(scratch);
-  auto* scores = reinterpret_cast<float*>(scratch + layout.scores);
-  auto* extra = reinterpret_cast<float*>(scratch + layout.extra);
-  auto* accumulator = reinterpret_cast<float*>(scratch + layout.accumulator);
-  auto* numbers = reinterpret_cast<float*>(scratch + layout.state);
-  const SoftmaxState state{numbers, numbers + kBlocking.rows, numbers + 2 * kBlocking.rows};
+  const Buffers at = find_buffers(job.layout, scratch);
   const PackedPair packed = packed_pair(job, rows.batch, rows.kv_head, s);
 
-  pack_rows<kSource>(rows.q, rows.vectors, p.head_dim * element_bytes(p.dtype), layout.units, queries);
-  apply_sign<kSource>(job.scale.sign, layout.units, queries);
+  pack_rows<kSource>(rows.q, rows.vectors, p.head_dim * element_bytes(p.dtype), job.layout.units, at.queries);
+  apply_sign<kSource>(job.scale.sign, job.layout.units, at.queries);
   prefetch(p, rows, next);
   for (int64_t i = 0; i < kBlocking.rows; ++i) {
-    state.maximum[i] = -kInfinity;
-    state.sum[i] = 0;
+    at.state.maximum[i] = -kInfinity;
+    at.state.sum[i] = 0;
   }
 
-  bool started = false;
-  for (int64_t key = rows.any.first / kBlocking.key_step * kBlocking.key_step; key < rows.any.last;
-       key += kBlocking.key_block) {
-    const KeyBlock block{key, min_of(key + kBlocking.key_block, rows.any.last)};
-    if (is_empty(p, rows, block)) continue;
-    product<Product, Start::kZero>(packed.keys + key * layout.units, layout.units * kBlocking.tile,
-                                   block.keys() / kBlocking.tile, queries, layout.units, rows.vectors, state.factor,
-                                   scores);
-    if (job.scale.adjusts)
-      scale_scores(job.scale.magnitude, static_cast<float>(p.softcap), block.keys(), rows.vectors, scores);
-    if (given(p.bias)) bias_scores(p, rows, block, extra, scores);
-    mask_range(rows, block, scores);
-    if (given(p.key_padding)) mask_padding(p, rows, block, scores);
-    if (given(p.dense_mask)) mask_dense(p, rows, block, extra, scores);
-    const bool drops = p.dropout_p > 0;
-    if (drops) draw_dropout(p, rows, block, extra);
-    softmax<Product>(scores, drops ? extra : nullptr, block.keys(), rows.vectors, job.scale.base2, state);
-    const float* values = packed.values + key / Product::kElements * kBlocking.tile;
-    const int64_t key_units = block.keys() / Product::kElements;
-    if (started) {
-      product<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, scores, key_units, rows.vectors,
-                                       state.factor, accumulator);
-    } else {
-      product<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, scores, key_units, rows.vectors,
-                                     state.factor, accumulator);
-    }
-    started = true;
+  bool any;
+  if constexpr (kHasTiles<Product>) {
+    any = Product::attend_keys(job, rows, packed, at);
+  } else {
+    any = attend_keys<Product>(job, rows, packed, at);
   }
-  if (!started) return write_empty(p, s, rows);
-  write_output(p, s, rows, state, accumulator);
-  if (given(p.lse)) write_lse(p, s, rows, state, job.scale.natural);
+  if (!any) return write_empty(p, s, rows);
+  write_output(p, s, rows, at.state, at.accumulator);
+  if (given(p.lse)) write_lse(p, s, rows, at.state, job.scale.natural);
 }
 
 // The sequence that an item belongs to: the last one that starts at or before it.

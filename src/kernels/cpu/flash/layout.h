@@ -30,6 +30,7 @@ struct Blocking {
   int64_t key_step = kTile, unit_step = 1;  // what keys, and units of Q and K, are padded to
   // Keys between two rounds of the softmax. 96 to 512 measured alike; fewer cost time, more cost cache.
   int64_t key_block = 128;
+  int64_t score_blocks = 1;  // blocks of scores alive at a time
 };
 
 [[maybe_unused]] constexpr Blocking kBlockingBaseline{4, 48, false};
@@ -37,7 +38,7 @@ struct Blocking {
 [[maybe_unused]] constexpr Blocking kBlockingAvx512{16, 64, false};
 [[maybe_unused]] constexpr Blocking kBlockingAvx512Bf16{16, 64, true};
 // A row of a tile of V^T holds 32 keys.
-[[maybe_unused]] constexpr Blocking kBlockingAmx{16, 64, true, kSquare, 2 * kSquare, kSquare, ATTNMUX_AMX_KEY_BLOCK};
+[[maybe_unused]] constexpr Blocking kBlockingAmx{16, 64, true, kSquare, 2 * kSquare, kSquare, ATTNMUX_AMX_KEY_BLOCK, 3};
 
 constexpr int64_t kCacheLine = 64;
 // Room for packed K and V. Beyond it, heads are packed and computed in several rounds, each with enough heads to feed
@@ -85,7 +86,7 @@ struct Layout {
   l.value_tiles = ceil_div(p.head_dim_v, l.tile);
   const int64_t row_bytes = blocking.rows * 4;
   l.scores = l.units * row_bytes;
-  l.extra = l.scores + blocking.key_block * row_bytes;
+  l.extra = l.scores + blocking.score_blocks * blocking.key_block * row_bytes;
   l.accumulator = l.extra + blocking.key_block * row_bytes;
   l.state = l.accumulator + l.value_tiles * l.tile * row_bytes;
   l.scratch = l.state + 4 * row_bytes;

@@ -63,11 +63,23 @@ inline void rescale(const float* factor, int64_t count, int64_t vectors, float* 
   }
 }
 
+// What to do between the multiplies of whole blocks of two by two tiles.
+struct Nothing {
+  void after_step() {}                                         // 16 units were multiplied
+  void after_block(const float* /*result*/, int64_t /*v*/) {}  // and a block of the result is being stored
+};
+
+// How often multiply_in_tiles() calls after_step().
+inline int64_t count_steps(int64_t num_left, int64_t units, int64_t vectors) {
+  return num_left / 2 * (vectors / 2) * (units / kSquare);
+}
+
 // A block of the result: kLeft tiles on top of each other, `left_stride` floats apart, times kRight beside each other.
 // Tiles 0 to 3 are sums, 4 and 5 are left, 6 and 7 are right factors. A factor is loaded as soon as its last use is
 // under way, one or two multiplies ahead of the next.
-template <class Tiles, Start kStart, int kLeft, int kRight>
-inline void multiply_block(const float* left, int64_t left_stride, const float* right, int64_t units, float* result) {
+template <class Tiles, Start kStart, int kLeft, int kRight, class Meanwhile>
+inline void multiply_block(const float* left, int64_t left_stride, const float* right, int64_t units, float* result,
+                           Meanwhile& meanwhile) {
   constexpr int64_t kRow = kBlocking.rows;
   const auto sums = [&](auto&& each) {
     each.template operator()<0>(result);
@@ -105,23 +117,32 @@ inline void multiply_block(const float* left, int64_t left_stride, const float* 
     multiply.template operator()<1, 1>();
     load_right.template operator()<1>(u);
     load_left.template operator()<1>(u);
+    meanwhile.after_step();
   }
   multiply.template operator()<0, 0>();
   multiply.template operator()<0, 1>();
   multiply.template operator()<1, 0>();
   multiply.template operator()<1, 1>();
+  meanwhile.after_step();
   sums([]<int t>(float* at) { Tiles::template store<t>(at, kRow); });
 }
 
-// The same contract as multiply(). Right factors take turns on a pair of left ones while it is in the first-level
-// cache.
-template <class Tiles, Start kStart>
+// The same contract as multiply(), but for the factor. Right factors take turns on a pair of left ones while it is in
+// the first-level cache.
+template <class Tiles, Start kStart, class Meanwhile>
 void multiply_in_tiles(const float* left, int64_t left_stride, int64_t num_left, const float* right, int64_t units,
-                       int64_t vectors, const float* factor, float* result) {
-  if constexpr (kStart == Start::kFactor) rescale(factor, num_left * kSquare, vectors, result);
+                       int64_t vectors, float* result, Meanwhile& meanwhile) {
   const auto block = [&]<int kLeft, int kRight>(int64_t t, int64_t v) {
-    multiply_block<Tiles, kStart, kLeft, kRight>(left + t * left_stride, left_stride, right + v * kSquare, units,
-                                                 result + t * kSquare * kBlocking.rows + v * kSquare);
+    float* to = result + t * kSquare * kBlocking.rows + v * kSquare;
+    if constexpr (kLeft == 2 && kRight == 2) {
+      multiply_block<Tiles, kStart, 2, 2>(left + t * left_stride, left_stride, right + v * kSquare, units, to,
+                                          meanwhile);
+      meanwhile.after_block(to, v);
+    } else {
+      Nothing nothing;
+      multiply_block<Tiles, kStart, kLeft, kRight>(left + t * left_stride, left_stride, right + v * kSquare, units, to,
+                                                   nothing);
+    }
   };
   for (int64_t t = 0; t < num_left; t += 2) {
     for (int64_t v = 0; v < vectors; v += 2) {
@@ -138,25 +159,6 @@ void multiply_in_tiles(const float* left, int64_t left_stride, int64_t num_left,
     }
   }
 }
-
-// What flash_fwd-inl.h asks for.
-template <class T>
-struct TiledProduct : Bf16Product {
-  using Tiles = T;
-
-  static void pack_keys(const char* const (&rows)[kBlocking.key_step], int64_t bytes, int64_t units, float* to) {
-    pack_key_squares(rows, bytes, units, to);
-  }
-  static void pack_values(const char* const (&rows)[2 * kSquare], int64_t bytes, int64_t tiles, int64_t stride,
-                          float* to) {
-    pack_value_squares(rows, bytes, tiles, stride, to);
-  }
-  template <Start kStart>
-  static void multiply(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units,
-                       int64_t vectors, const float* factor, float* result) {
-    multiply_in_tiles<T, kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
-  }
-};
 
 }  // namespace
 }  // namespace attnmux
