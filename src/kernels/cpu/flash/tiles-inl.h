@@ -26,28 +26,44 @@ static_assert(kLanes == kSquare && kBlocking.tile == kSquare && kBlocking.key_st
 
 // ---- Packing --------------------------------------------------------------------------------------------------------
 
+// Up to 16 units of a row, as far as it goes; a null row is zeros.
+inline F load_units(const char* row, int64_t at, int64_t bytes) {
+  if (row == nullptr) return zero();
+  const int64_t left = bytes - at;
+  const __mmask64 inside = left >= 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+  return _mm512_castsi512_ps(_mm512_maskz_loadu_epi8(inside, row + at));
+}
+
 // Rows of K, `bytes` long (null: zeros), become to[row / 16][unit / 16][16 rows][16 units].
 inline void pack_key_squares(const char* const (&rows)[kBlocking.key_step], int64_t bytes, int64_t units, float* to) {
   for (int64_t i = 0; i < kBlocking.key_step; ++i) {
     float* row = to + i / kSquare * kSquare * units + i % kSquare * kSquare;
-    for (int64_t at = 0; at < units * 4; at += kSquare * 4) {
-      store(row + at / 4 * kSquare, rows[i] == nullptr ? zero() : load_some<Source::kPairs>(rows[i] + at, bytes - at));
-    }
+    for (int64_t at = 0; at < bytes; at += kSquare * 4) store(row + at / 4 * kSquare, load_units(rows[i], at, bytes));
   }
 }
 
 // 32 rows of V, `bytes` long (null: zeros), become to[d / 16][16 d][16 key units]; `stride` floats lie between tiles.
+// Rows are transposed as units of two columns, those of even and of odd keys apart; then a unit of two keys takes half
+// of either.
 inline void pack_value_squares(const char* const (&rows)[2 * kSquare], int64_t bytes, int64_t tiles, int64_t stride,
                                float* to) {
-  for (int64_t t = 0; t < tiles; ++t) {
-    F x[kSquare];
+  const int32_t high = static_cast<int32_t>(0xffff0000);
+  for (int64_t t = 0; t < tiles; t += 2) {
+    F even[kSquare], odd[kSquare];
     ATTNMUX_UNROLL(16)
     for (int i = 0; i < kSquare; ++i) {
-      x[i] = load_values<Bf16Product, Source::kPairs>(rows + 2 * i, t * kSquare * 2, bytes);
+      even[i] = load_units(rows[2 * i], t * kSquare * 2, bytes);
+      odd[i] = load_units(rows[2 * i + 1], t * kSquare * 2, bytes);
     }
-    transpose(x);
-    ATTNMUX_UNROLL(16)
-    for (int i = 0; i < kSquare; ++i) store(to + t * stride + i * kSquare, x[i]);
+    transpose(even);
+    transpose(odd);
+    for (int i = 0; i < kSquare; ++i) {
+      const int64_t d = 2 * i, tile = t + d / kSquare;
+      if (tile == tiles) break;
+      float* row = to + tile * stride + d % kSquare * kSquare;
+      store(row, from_bits((bits(even[i]) & 0xffff) | bits(odd[i]) << 16));
+      store(row + kSquare, from_bits((bits(even[i]) >> 16 & 0xffff) | (bits(odd[i]) & high)));
+    }
   }
 }
 
