@@ -75,6 +75,17 @@ inline PackedPair packed_pair(const Job& job, int64_t b, int64_t kv_head, const 
 
 // ---- Packing --------------------------------------------------------------------------------------------------------
 
+// Rows of one head lie apart, which hides them from the processor's own prefetcher: fetched this many keys ahead,
+// packing takes two thirds of the time.
+constexpr int64_t kFetchAhead = 32;
+
+inline void prefetch_rows(const Tensor& t, int64_t offset, int64_t first, int64_t last, int64_t bytes) {
+  for (int64_t key = first; key < last; ++key) {
+    const char* row = address(t, offset + key * t.strides[1]);
+    for (int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(row + at, 0, 2);
+  }
+}
+
 template <class Product, Source kSource>
 void pack_piece(const Job& job, int64_t b, int64_t kv_head, int64_t piece) {
   constexpr int64_t kStep = kBlocking.key_step, kValueStep = kBlocking.tile * Product::kElements;
@@ -95,6 +106,8 @@ void pack_piece(const Job& job, int64_t b, int64_t kv_head, int64_t piece) {
       const bool used = key + i >= kept.first && key + i < kept.last;
       rows[i] = used ? address(p.k, s.k_offset + (key + i) * p.k.strides[1] + kv_head * p.k.strides[2]) : nullptr;
     }
+    prefetch_rows(p.k, s.k_offset + kv_head * p.k.strides[2], key + kFetchAhead, min_of(key + kFetchAhead + kStep, end),
+                  p.head_dim * size);
     if constexpr (kHasTiles<Product>) {
       Product::pack_keys(rows, p.head_dim * size, units, pair.keys + key * units);
     } else {
@@ -109,6 +122,8 @@ void pack_piece(const Job& job, int64_t b, int64_t kv_head, int64_t piece) {
                         (!given(padding) || attends(padding, b * padding.strides[0] + (key + i) * padding.strides[1]));
       rows[i] = used ? address(p.v, s.v_offset + (key + i) * p.v.strides[1] + kv_head * p.v.strides[2]) : nullptr;
     }
+    prefetch_rows(p.v, s.v_offset + kv_head * p.v.strides[2], key + kFetchAhead,
+                  min_of(key + kFetchAhead + kValueStep, end), p.head_dim_v * size);
     float* to = pair.values + key / Product::kElements * kBlocking.tile;
     if constexpr (kHasTiles<Product>) {
       Product::pack_values(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride, to);
