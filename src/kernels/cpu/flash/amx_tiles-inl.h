@@ -11,8 +11,6 @@ namespace attnmux {
 namespace {
 
 struct AmxTiles {
-  using AnyMemory = char[];  // of unknown size: from there on
-
   // Palette 1: eight tiles of 16 rows by 64 bytes.
   static void configure() {
     struct alignas(64) {
@@ -37,15 +35,11 @@ struct AmxTiles {
   }
   template <int t>
   static void load(const float* from, int64_t stride) {
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2"
-                     :
-                     : "r"(from), "r"(stride * 4), "i"(t), "m"(*reinterpret_cast<const AnyMemory*>(from)));
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride * 4), "i"(t) : "memory");
   }
   template <int t>
   static void store(float* to, int64_t stride) {
-    __asm__ volatile("tilestored %%tmm%c3, (%1,%2,1)"
-                     : "+m"(*reinterpret_cast<AnyMemory*>(to))
-                     : "r"(to), "r"(stride * 4), "i"(t));
+    __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride * 4), "i"(t) : "memory");
   }
   // c += a·b in fp32, pairs of bf16 from a row of `a` and a column of `b`.
   template <int c, int a, int b>
