@@ -7,7 +7,7 @@
 
 namespace attnmux {
 
-#define CPU_FLASH &kCpuFlashAvx512Bf16, &kCpuFlashAvx512, &kCpuFlashAvx2, &kCpuFlashBaseline
+#define CPU_FLASH &kCpuFlashAmx, &kCpuFlashAvx512Bf16, &kCpuFlashAvx512, &kCpuFlashAvx2, &kCpuFlashBaseline
 #define NO_CUDA "this build has no CUDA kernels"
 
 // clang-format off

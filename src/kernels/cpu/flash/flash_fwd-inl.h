@@ -20,6 +20,10 @@
 namespace attnmux {
 namespace {
 
+// Products that multiply whole tiles (tiles-inl.h) pack and multiply in their own way.
+template <class Product>
+constexpr bool kHasTiles = requires { typename Product::Tiles; };
+
 // One call under way. Lives in the frame of run_flash; tasks take items from `next`.
 struct Job {
   const Problem& p;
@@ -46,40 +50,64 @@ inline PackedPair packed_pair(const Job& job, int64_t b, int64_t kv_head, const 
 
 // ---- Packing --------------------------------------------------------------------------------------------------------
 
+// Rows of one head lie apart, which hides them from the processor's own prefetcher: fetched this many keys ahead,
+// packing takes two thirds of the time.
+constexpr int64_t kFetchAhead = 32;
+
+inline void prefetch_rows(const Tensor& t, int64_t offset, int64_t first, int64_t last, int64_t bytes) {
+  for (int64_t key = first; key < last; ++key) {
+    const char* row = address(t, offset + key * t.strides[1]);
+    for (int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(row + at, 0, 2);
+  }
+}
+
 template <class Product, Source kSource>
 void pack_piece(const Job& job, int64_t b, int64_t kv_head, int64_t piece) {
-  constexpr int64_t kUnitKeys = Product::kElements;
+  constexpr int64_t kStep = kBlocking.key_step, kValueStep = kBlocking.tile * Product::kElements;
   const Problem& p = job.p;
   const Sequence s = sequence(p, b);
   const KeyRange kept = keys_of_sequence(p, s);
-  const int64_t begin = max_of(piece * kPackKeys, kept.first / kTile * kTile),
+  const int64_t begin = max_of(piece * kPackKeys, kept.first / kStep * kStep),
                 end = min_of((piece + 1) * kPackKeys, kept.last);
   if (begin >= end) return;
   const PackedPair pair = packed_pair(job, b, kv_head, s);
   const int64_t size = element_bytes(p.dtype), units = job.layout.units;
   const Tensor& padding = p.key_padding;
 
-  for (int64_t key = begin; key < end; key += kTile) {
-    const char* rows[kTile];
-    for (int64_t i = 0; i < kTile; ++i) {
+  for (int64_t key = begin; key < end; key += kStep) {
+    const char* rows[kStep];
+    for (int64_t i = 0; i < kStep; ++i) {
       // Keys of a tile that nobody keeps become zeros; their scores are masked.
       const bool used = key + i >= kept.first && key + i < kept.last;
       rows[i] = used ? address(p.k, s.k_offset + (key + i) * p.k.strides[1] + kv_head * p.k.strides[2]) : nullptr;
     }
-    pack_key_tile<kSource>(rows, p.head_dim * size, units, pair.keys + key * units);
+    prefetch_rows(p.k, s.k_offset + kv_head * p.k.strides[2], key + kFetchAhead, min_of(key + kFetchAhead + kStep, end),
+                  p.head_dim * size);
+    if constexpr (kHasTiles<Product>) {
+      Product::pack_keys(rows, p.head_dim * size, units, pair.keys + key * units);
+    } else {
+      pack_key_tile<kSource>(rows, p.head_dim * size, units, pair.keys + key * units);
+    }
   }
-  for (int64_t key = begin; key < end; key += kTile * kUnitKeys) {
-    const char* rows[kTile * kUnitKeys];
-    for (int64_t i = 0; i < kTile * kUnitKeys; ++i) {
+  for (int64_t key = begin; key < end; key += kValueStep) {
+    const char* rows[kValueStep];
+    for (int64_t i = 0; i < kValueStep; ++i) {
       // A value that no query of the sequence attends may be NaN, and 0·NaN is NaN.
       const bool used = key + i >= kept.first && key + i < kept.last &&
                         (!given(padding) || attends(padding, b * padding.strides[0] + (key + i) * padding.strides[1]));
       rows[i] = used ? address(p.v, s.v_offset + (key + i) * p.v.strides[1] + kv_head * p.v.strides[2]) : nullptr;
     }
-    // The last units of an odd number of tiles would lie outside.
-    const int64_t room = round_up(s.seqlen_kv, kTile) - key;
-    pack_value_rows<Product, kSource>(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride,
-                                      min_of(kTile, room / kUnitKeys), pair.values + key / kUnitKeys * kTile);
+    prefetch_rows(p.v, s.v_offset + kv_head * p.v.strides[2], key + kFetchAhead,
+                  min_of(key + kFetchAhead + kValueStep, end), p.head_dim_v * size);
+    float* to = pair.values + key / Product::kElements * kBlocking.tile;
+    if constexpr (kHasTiles<Product>) {
+      Product::pack_values(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride, to);
+    } else {
+      // The last units of an odd number of tiles would lie outside.
+      const int64_t room = round_up(s.seqlen_kv, kStep) - key;
+      pack_value_rows<Product, kSource>(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride,
+                                        min_of(kTile, room / Product::kElements), to);
+    }
   }
 }
 
@@ -96,6 +124,17 @@ void pack_task(void* arg, int64_t /*task*/) {
 
 // ---- Computing ------------------------------------------------------------------------------------------------------
 
+// Packed K or V times packed Q or P: broadcast unit by unit, or in whole tiles.
+template <class Product, Start kStart>
+void product(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units,
+             int64_t vectors, const float* factor, float* result) {
+  if constexpr (kHasTiles<Product>) {
+    Product::template multiply<kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
+  } else {
+    multiply<Product, kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
+  }
+}
+
 // Fetches what is read or written once per block, while the products keep the arithmetic units busy: with few keys the
 // time to wait for it would show: with 77 keys this gained 10 %.
 inline void prefetch(const Problem& p, const Rows& rows, const Rows* next) {
@@ -109,57 +148,97 @@ inline void prefetch(const Problem& p, const Rows& rows, const Rows* next) {
   }
 }
 
+// A task's scratch.
+struct Buffers {
+  float *queries, *scores, *extra, *accumulator;
+  SoftmaxState state;
+};
+
+inline Buffers find_buffers(const Layout& layout, char* scratch) {
+  const auto at = [scratch](int64_t offset) { return reinterpret_cast<float*>(scratch + offset); };
+  float* state = at(layout.state);
+  return {at(0),
+          at(layout.scores),
+          at(layout.extra),
+          at(layout.accumulator),
+          {state, state + kBlocking.rows, state + 2 * kBlocking.rows}};
+}
+
+// The next block of keys from `key` on that no mask empties.
+inline bool find_keys(const Problem& p, const Rows& rows, int64_t key, KeyBlock& block) {
+  for (; key < rows.any.last; key += kBlocking.key_block) {
+    block = {key, min_of(key + kBlocking.key_block, rows.any.last)};
+    if (!is_empty(p, rows, block)) return true;
+  }
+  return false;
+}
+
+inline int64_t first_key(const Rows& rows) { return rows.any.first / kBlocking.key_step * kBlocking.key_step; }
+
+// All that a call may ask for between the product and the softmax.
+inline void adjust_scores(const Job& job, const Rows& rows, const KeyBlock& block, float* extra, float* scores) {
+  const Problem& p = job.p;
+  if (job.scale.adjusts)
+    scale_scores(job.scale.magnitude, static_cast<float>(p.softcap), block.keys(), rows.vectors, scores);
+  if (given(p.bias)) bias_scores(p, rows, block, extra, scores);
+  mask_range(rows, block, scores);
+  if (given(p.key_padding)) mask_padding(p, rows, block, scores);
+  if (given(p.dense_mask)) mask_dense(p, rows, block, extra, scores);
+}
+
+// The loop over keys, one step after the other. False if there is no key.
+template <class Product>
+bool attend_keys(const Job& job, const Rows& rows, const PackedPair& packed, const Buffers& at) {
+  const Problem& p = job.p;
+  const Layout& layout = job.layout;
+  bool started = false;
+  for (KeyBlock block{0, first_key(rows)}; find_keys(p, rows, block.last, block);) {
+    product<Product, Start::kZero>(packed.keys + block.first * layout.units, layout.units * kBlocking.tile,
+                                   block.keys() / kBlocking.tile, at.queries, layout.units, rows.vectors,
+                                   at.state.factor, at.scores);
+    adjust_scores(job, rows, block, at.extra, at.scores);
+    const bool drops = p.dropout_p > 0;
+    if (drops) draw_dropout(p, rows, block, at.extra);
+    softmax<Product>(at.scores, drops ? at.extra : nullptr, block.keys(), rows.vectors, job.scale.base2, at.state);
+    const float* values = packed.values + block.first / Product::kElements * kBlocking.tile;
+    const int64_t key_units = block.keys() / Product::kElements;
+    if (started) {
+      product<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
+                                       rows.vectors, at.state.factor, at.accumulator);
+    } else {
+      product<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
+                                     rows.vectors, at.state.factor, at.accumulator);
+    }
+    started = true;
+  }
+  return started;
+}
+
 // One block of query rows; `next`, if there is one, is the block that this task computes after it.
 template <class Product, Source kSource>
 void attend_block(const Job& job, const Rows& rows, const Rows* next, char* scratch) {
   const Problem& p = job.p;
   const Sequence& s = rows.sequence;
-  const Layout& layout = job.layout;
-  auto* queries = reinterpret_cast<float*>(scratch);
-  auto* scores = reinterpret_cast<float*>(scratch + layout.scores);
-  auto* extra = reinterpret_cast<float*>(scratch + layout.extra);
-  auto* accumulator = reinterpret_cast<float*>(scratch + layout.accumulator);
-  auto* numbers = reinterpret_cast<float*>(scratch + layout.state);
-  const SoftmaxState state{numbers, numbers + kBlocking.rows, numbers + 2 * kBlocking.rows};
+  const Buffers at = find_buffers(job.layout, scratch);
   const PackedPair packed = packed_pair(job, rows.batch, rows.kv_head, s);
 
-  pack_rows<kSource>(rows.q, rows.vectors, p.head_dim * element_bytes(p.dtype), layout.units, queries);
-  apply_sign<kSource>(job.scale.sign, layout.units * kBlocking.rows, queries);
+  pack_rows<kSource>(rows.q, rows.vectors, p.head_dim * element_bytes(p.dtype), job.layout.units, at.queries);
+  apply_sign<kSource>(job.scale.sign, job.layout.units * kBlocking.rows, at.queries);
   prefetch(p, rows, next);
   for (int64_t i = 0; i < kBlocking.rows; ++i) {
-    state.maximum[i] = -kInfinity;
-    state.sum[i] = 0;
+    at.state.maximum[i] = -kInfinity;
+    at.state.sum[i] = 0;
   }
 
-  bool started = false;
-  for (int64_t key = rows.any.first / kTile * kTile; key < rows.any.last; key += kKeyBlock) {
-    const KeyBlock block{key, min_of(key + kKeyBlock, rows.any.last)};
-    if (is_empty(p, rows, block)) continue;
-    multiply<Product, Start::kZero>(packed.keys + key * layout.units, layout.units * kTile, block.keys() / kTile,
-                                    queries, layout.units, rows.vectors, state.factor, scores);
-    if (job.scale.adjusts)
-      scale_scores(job.scale.magnitude, static_cast<float>(p.softcap), block.keys(), rows.vectors, scores);
-    if (given(p.bias)) bias_scores(p, rows, block, extra, scores);
-    mask_range(rows, block, scores);
-    if (given(p.key_padding)) mask_padding(p, rows, block, scores);
-    if (given(p.dense_mask)) mask_dense(p, rows, block, extra, scores);
-    const bool drops = p.dropout_p > 0;
-    if (drops) draw_dropout(p, rows, block, extra);
-    softmax<Product>(scores, drops ? extra : nullptr, block.keys(), rows.vectors, job.scale.base2, state);
-    const float* values = packed.values + key / Product::kElements * kTile;
-    const int64_t key_units = block.keys() / Product::kElements;
-    if (started) {
-      multiply<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, scores, key_units,
-                                        rows.vectors, state.factor, accumulator);
-    } else {
-      multiply<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, scores, key_units, rows.vectors,
-                                      state.factor, accumulator);
-    }
-    started = true;
+  bool any;
+  if constexpr (kHasTiles<Product>) {
+    any = Product::attend_keys(job, rows, packed, at);
+  } else {
+    any = attend_keys<Product>(job, rows, packed, at);
   }
-  if (!started) return write_empty(p, s, rows);
-  write_output(p, s, rows, state, accumulator);
-  if (given(p.lse)) write_lse(p, s, rows, state, job.scale.natural);
+  if (!any) return write_empty(p, s, rows);
+  write_output(p, s, rows, at.state, at.accumulator);
+  if (given(p.lse)) write_lse(p, s, rows, at.state, job.scale.natural);
 }
 
 // The sequence that an item belongs to: the last one that starts at or before it.
@@ -183,6 +262,7 @@ template <class Product, Source kSource>
 void attend_task(void* arg, int64_t task) {
   Job& job = *static_cast<Job*>(arg);
   const DenormalMode mode = flush_denormals();
+  if constexpr (kHasTiles<Product>) Product::Tiles::configure();
   char* scratch = static_cast<char*>(job.context.workspace) + job.layout.scratch_offset + task * job.layout.scratch;
   // The next item is taken while one is computed, so that its queries can be fetched meanwhile.
   Rows rows[2];
@@ -195,6 +275,7 @@ void attend_task(void* arg, int64_t task) {
     attend_block<Product, kSource>(job, rows[current], item < job.end ? &rows[1 - current] : nullptr, scratch);
     current = 1 - current;
   }
+  if constexpr (kHasTiles<Product>) Product::Tiles::release();
   restore_denormals(mode);
 }
 
@@ -255,23 +336,39 @@ attnmux_code run_rounds(Job& job) {
   return ATTNMUX_OK;
 }
 
-// WideProduct multiplies fp32, fp16 and, where there is nothing better, bf16; Bf16Product multiplies pairs of bf16.
-template <class WideProduct, class Bf16>
-attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_error* /*error*/) {
-  if (p.batch == 0 || p.num_heads_q == 0 || p.seqlen_q == 0) return ATTNMUX_OK;
-  if (is_decode(p)) {
-    if (p.dtype == ATTNMUX_FP16) return run_decode<WideProduct, Source::kFp16>(p, context);
-    if (p.dtype == ATTNMUX_FP32) return run_decode<WideProduct, Source::kFp32>(p, context);
-    return run_decode < Bf16, Bf16::kElements == 2 ? Source::kPairs : Source::kBf16 > (p, context);
-  }
+inline bool has_no_output(const Problem& p) { return p.batch == 0 || p.num_heads_q == 0 || p.seqlen_q == 0; }
+
+inline Job make_job(const Problem& p, const RunContext& context) {
   Job job{p, context, make_layout(p, kBlocking, context.num_threads), make_scale(p), nullptr, nullptr, 0, 0, 0, 0,
           0, 0};
   job.starts = static_cast<SequenceStart*>(context.workspace);
   job.packed = static_cast<char*>(context.workspace) + job.layout.packed_offset;
   find_starts(job);
+  return job;
+}
+
+// WideProduct multiplies fp32, fp16 and, where there is nothing better, bf16; Bf16Product multiplies pairs of bf16.
+template <class WideProduct, class Bf16>
+attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_error* /*error*/) {
+  if (has_no_output(p)) return ATTNMUX_OK;
+  if (is_decode(p)) {
+    if (p.dtype == ATTNMUX_FP16) return run_decode<WideProduct, Source::kFp16>(p, context);
+    if (p.dtype == ATTNMUX_FP32) return run_decode<WideProduct, Source::kFp32>(p, context);
+    return run_decode < Bf16, Bf16::kElements == 2 ? Source::kPairs : Source::kBf16 > (p, context);
+  }
+  Job job = make_job(p, context);
   if (p.dtype == ATTNMUX_FP16) return run_rounds<WideProduct, Source::kFp16>(job);
   if (p.dtype == ATTNMUX_FP32) return run_rounds<WideProduct, Source::kFp32>(job);
   return run_rounds < Bf16, Bf16::kElements == 2 ? Source::kPairs : Source::kBf16 > (job);
+}
+
+// The same for a kernel that takes nothing but bf16.
+template <class Bf16>
+attnmux_code run_flash_bf16(const Problem& p, const RunContext& context) {
+  if (has_no_output(p)) return ATTNMUX_OK;
+  if (is_decode(p)) return run_decode<Bf16, Source::kPairs>(p, context);
+  Job job = make_job(p, context);
+  return run_rounds<Bf16, Source::kPairs>(job);
 }
 
 }  // namespace

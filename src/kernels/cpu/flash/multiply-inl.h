@@ -16,6 +16,7 @@ namespace {
 enum class Start {
   kZero,    // result = product
   kFactor,  // result = factor · result + product, a factor per query
+  kAdd,     // result = result + product (whole tiles only)
 };
 
 // kTiles tiles of broadcast units, tile_stride floats apart, times kVectors vectors of queries. lanes and result have
