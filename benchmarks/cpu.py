@@ -95,9 +95,9 @@ def environment(isa: str | None, threads: int) -> dict:
     return variables
 
 
-def run_process(spec: dict, variables: dict, label: str) -> tuple:
+def run_process(spec: dict, variables: dict, label: str, names: list) -> tuple:
     """What one process says of itself and of every row."""
-    lines, names = [], iter(spec["rows"])
+    lines = []
     with subprocess.Popen([sys.executable, HERE / "measure.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                           env=variables) as process:
         process.stdin.write(json.dumps(spec))
@@ -107,7 +107,7 @@ def run_process(spec: dict, variables: dict, label: str) -> tuple:
             if "error" in lines[-1]:
                 raise UsageError(lines[-1]["error"])
             if sys.stderr.isatty():
-                print(f"\r\33[K{label}: {next(names, 'done')}", end="", file=sys.stderr, flush=True)
+                print(f"\r\33[K{label}: {[*names, 'done'][len(lines) - 1]}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print("\r\33[K", end="", file=sys.stderr)
     if process.returncode != 0 or len(lines) != 1 + len(spec["rows"]):
@@ -145,7 +145,8 @@ def peer_list(text: str) -> list:
 
 
 def parse(arguments: list) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="cpu.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="cpu.py", description=__doc__, formatter_class=raw)
     parser.add_argument("--library", metavar="PATH", help="libattnmux.so; default: the newest build*/lib/libattnmux.so")
     parser.add_argument("--peaks", metavar="PATH", help="libattnmux_peaks.so; default: the one beside the library")
     parser.add_argument("--corpus", metavar="FILE", default=str(HERE / "corpus_cpu.csv"), help="default: %(default)s")
@@ -167,32 +168,36 @@ def parse(arguments: list) -> argparse.Namespace:
 
 
 def chosen(rows: list, globs: list | None) -> list:
+    """Indices of the rows that a glob matches; all where there is none."""
     for glob in globs or []:
         if not any(fnmatch.fnmatchcase(row.row, glob) for row in rows):
             raise UsageError(f"--rows: '{glob}' matches no row; there are: {', '.join(row.row for row in rows)}")
-    return [row for row in rows if not globs or any(fnmatch.fnmatchcase(row.row, glob) for glob in globs)]
+    return [i for i, row in enumerate(rows) if not globs or any(fnmatch.fnmatchcase(row.row, glob) for glob in globs)]
 
 
 def measure(options: argparse.Namespace) -> dict:
-    rows = chosen(read_corpus(options.corpus), options.rows)
+    rows = read_corpus(options.corpus)
+    numbers = chosen(rows, options.rows)
+    rows = [rows[number] for number in numbers]
     library = find_library(options.library)
     peaks = find_peaks(options.peaks, library)
     spec = {"library": str(library), "peaks": str(peaks) if peaks else None, "backend": options.backend,
             "kernel": options.kernel, "corpus": os.path.abspath(options.corpus), "threads": options.threads,
-            "peers": options.peers, "rounds": options.rounds, "seconds": options.seconds, "rows": [row.row for row in rows]}
+            "peers": options.peers, "rounds": options.rounds, "seconds": options.seconds, "rows": numbers}
     variables = environment(options.isa, options.threads)
-    about, measured = None, {row.row: [] for row in rows}
+    about, measured = None, []  # per process, per row
     for number in range(options.processes):
-        about, answers = run_process(spec, variables, f"process {number + 1} of {options.processes}")
+        label = f"process {number + 1} of {options.processes}"
+        about, answers = run_process(spec, variables, label, [row.row for row in rows])
         if number == 0:
             for name, reason in about["missing"].items():
                 print(f"cpu.py: {name} is not measured: {reason}", file=sys.stderr)
-        for answer in answers:
-            measured[answer["row"]].append(answer)
+        measured.append(answers)
     return {"cpu": about["cpu"], "isa": about["isa"], "isa_cap": options.isa, "threads": options.threads,
-            "processes": options.processes, "peers": options.peers, "versions": about["versions"], "missing": about["missing"],
+            "processes": options.processes, "peers": options.peers, "versions": about["versions"],
+            "missing": about["missing"],
             "commit": commit(), "peak_gflops": {name: flops / 1e9 for name, flops in about["peaks"].items()},
-            "rows": [report.sum_up(row, measured[row.row], bool(options.peers)) for row in rows]}
+            "rows": [report.sum_up(row, list(own), bool(options.peers)) for row, own in zip(rows, zip(*measured))]}
 
 
 def write_to(file: str, write) -> None:

@@ -13,7 +13,7 @@ import time
 import attnmux_ctypes as abi
 import inputs as memory
 import peers
-from corpus import Row, read_corpus
+from corpus import Row, beside, read_corpus
 from peaks import PEAK_OF, Peaks
 
 COLD_AT_LEAST = 4  # times the last level cache, between two uses of the same K and V
@@ -83,7 +83,7 @@ class Bench:
         self.machine = self.library.describe(abi.DESCRIBE_MACHINE)
         self.l3_bytes = self.machine["l3_bytes"] or FALLBACK_L3
         self.peaks = Peaks(spec["peaks"]) if spec["peaks"] else None
-        self.rows = {row.row: row for row in read_corpus(spec["corpus"])}
+        self.rows = read_corpus(spec["corpus"])
         self.missing, self.torch, self.openvino = {}, None, None
         wanted = spec["peers"]
         if "pytorch" in wanted or "unfused" in wanted:
@@ -148,7 +148,7 @@ class Bench:
             answer["difference"][name] = apart
             result[name] = run
         if row.beside:
-            other = self.rows[row.beside]
+            other = beside(self.rows, row)
             result["beside"] = self.ours(other, Inputs(other, self.l3_bytes), self.threads)[1]
         return result
 
@@ -184,7 +184,7 @@ class Bench:
         answer = {"row": row.row, "refused": {}, "difference": {}, "kv_bytes": given.kv_bytes}
         answer["flops"] = row.flops(given.mask.read() if row.mask.startswith("dense") else None)
         if row.beside:
-            other = self.rows[row.beside]
+            other = beside(self.rows, row)
             dense = Inputs(other, self.l3_bytes).mask.read() if other.mask.startswith("dense") else None
             answer["beside_flops"] = other.flops(dense)
         sides = self.sides(row, given, answer)
@@ -257,8 +257,8 @@ def main() -> None:
     try:
         bench = Bench(spec)
         print(json.dumps(bench.about()), file=out, flush=True)
-        for name in spec["rows"]:
-            print(json.dumps(bench.measure(bench.rows[name])), file=out, flush=True)
+        for number in spec["rows"]:
+            print(json.dumps(bench.measure(bench.rows[number])), file=out, flush=True)
     except abi.AttnmuxError as error:
         print(json.dumps({"error": str(error)}), file=out, flush=True)
         sys.exit(1)
