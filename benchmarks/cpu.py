@@ -175,7 +175,8 @@ def chosen(rows: list, globs: list | None) -> list:
     return [i for i, row in enumerate(rows) if not globs or any(fnmatch.fnmatchcase(row.row, glob) for glob in globs)]
 
 
-def measure(options: argparse.Namespace) -> dict:
+def measure(options: argparse.Namespace):
+    """Yields the results after every process, so that a run that is cut short leaves what it has."""
     rows = read_corpus(options.corpus)
     numbers = chosen(rows, options.rows)
     rows = [rows[number] for number in numbers]
@@ -185,7 +186,7 @@ def measure(options: argparse.Namespace) -> dict:
             "kernel": options.kernel, "corpus": os.path.abspath(options.corpus), "threads": options.threads,
             "peers": options.peers, "rounds": options.rounds, "seconds": options.seconds, "rows": numbers}
     variables = environment(options.isa, options.threads)
-    about, measured = None, []  # per process, per row
+    built_from, measured = commit(), []  # per process, per row
     for number in range(options.processes):
         label = f"process {number + 1} of {options.processes}"
         about, answers = run_process(spec, variables, label, [row.row for row in rows])
@@ -193,11 +194,11 @@ def measure(options: argparse.Namespace) -> dict:
             for name, reason in about["missing"].items():
                 print(f"cpu.py: {name} is not measured: {reason}", file=sys.stderr)
         measured.append(answers)
-    return {"cpu": about["cpu"], "isa": about["isa"], "isa_cap": options.isa, "threads": options.threads,
-            "processes": options.processes, "peers": options.peers, "versions": about["versions"],
-            "missing": about["missing"],
-            "commit": commit(), "peak_gflops": {name: flops / 1e9 for name, flops in about["peaks"].items()},
-            "rows": [report.sum_up(row, list(own), bool(options.peers)) for row, own in zip(rows, zip(*measured))]}
+        yield {"cpu": about["cpu"], "isa": about["isa"], "isa_cap": options.isa, "threads": options.threads,
+               "processes": len(measured), "peers": options.peers, "versions": about["versions"],
+               "missing": about["missing"], "commit": built_from,
+               "peak_gflops": {name: flops / 1e9 for name, flops in about["peaks"].items()},
+               "rows": [report.sum_up(row, list(own), bool(options.peers)) for row, own in zip(rows, zip(*measured))]}
 
 
 def write_to(file: str, write) -> None:
@@ -208,20 +209,26 @@ def write_to(file: str, write) -> None:
         write(stream)
 
 
+def write_json(stream, results: dict) -> None:
+    stream.write(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
 def main(arguments: list) -> int:
     options = parse(arguments)
     try:
         if options.plot:
             import matplotlib  # noqa: F401  missed before the measuring, not after it
         bars = report.read_bars(options.bars)
-        results = measure(options)
+        for results in measure(options):
+            if options.json and options.json != "-":
+                write_to(options.json, lambda stream, results=results: write_json(stream, results))
         terminal = sys.stderr if "-" in (options.json, options.csv) else sys.stdout
         counts = report.verdicts(results, bars)
         print(f"{results['cpu']}, {results['isa']}, {results['threads']} thread(s), median of {results['processes']} "
               f"process(es); ratios: more is better\n{report.text_table(results, bars)}\nbars: {counts['pass']} passed, "
               f"{counts['short']} fall short, {counts['not measured']} not measured", file=terminal)
-        if options.json:
-            write_to(options.json, lambda stream: stream.write(json.dumps(results, indent=1, ensure_ascii=False) + "\n"))
+        if options.json == "-":
+            write_json(sys.stdout, results)
         if options.csv:
             write_to(options.csv, lambda stream: report.write_csv(stream, results))
         if options.plot:
@@ -235,6 +242,8 @@ def main(arguments: list) -> int:
     except (CorpusError, UsageError, ValueError, OSError) as error:
         print(f"cpu.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
