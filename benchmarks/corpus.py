@@ -153,8 +153,8 @@ class _Reader:
 
 def _read_row(r: _Reader) -> Row:
     name = r.text("row")
-    if not re.fullmatch(r"[A-Za-z0-9_.+-]+", name):
-        r.wrong("row", "a name of letters, digits and _ . + -")
+    if not name or not name.isprintable():
+        r.wrong("row", "a name of printable characters")
     size = {column: r.integer(column, 1) for column in COLUMNS[1:8]}
     if size["Hq"] % size["Hkv"] != 0:
         r.wrong("Hkv", f"a divisor of Hq = {size['Hq']}")
@@ -176,7 +176,7 @@ def _read_row(r: _Reader) -> Row:
 
 
 def read_corpus(file: str) -> list:
-    """All rows of the CSV file; names are unique, and `beside` names another row of the file."""
+    """All rows of the CSV file. A name stands once per dtype; `beside` names another row of the file."""
     try:
         with open(file, encoding="utf-8", newline="") as stream:
             lines = csv.reader(stream, strict=True)
@@ -208,13 +208,20 @@ def read_corpus(file: str) -> list:
             raise CorpusError(f"{file}, line {line}: {len(fields)} fields; accepted: {len(head)}, one per column")
         reader = _Reader(file, line, dict(zip(head, fields)))
         row = _read_row(reader)
-        if row.row in where:
-            reader.wrong("row", f"a name of its own; line {where[row.row][0]} has it already")
-        where[row.row] = (line, reader)
+        key = (row.row, row.dtype)
+        if key in where:
+            reader.wrong("row", f"a name that is new for its dtype; line {where[key].line} has it already")
+        where[key] = reader
         rows.append(row)
     if not rows:
         raise CorpusError(f"{file}: no rows; accepted: at least one below the line of column names")
     for row in rows:
-        if row.beside and (row.beside not in where or row.beside == row.row):
-            where[row.row][1].wrong("beside", "empty or the name of another row of the file")
+        if row.beside and beside(rows, row) in (None, row):
+            where[row.row, row.dtype].wrong("beside", "empty or the name of another row of the file")
     return rows
+
+
+def beside(rows: list, row: Row) -> Row | None:
+    """The row that `row` is judged by: of that name, and of its dtype where there are several."""
+    named = [other for other in rows if other.row == row.beside]
+    return next((other for other in named if other.dtype == row.dtype), named[0] if named else None)

@@ -95,9 +95,9 @@ def environment(isa: str | None, threads: int) -> dict:
     return variables
 
 
-def run_process(spec: dict, variables: dict, label: str) -> tuple:
+def run_process(spec: dict, variables: dict, label: str, names: list) -> tuple:
     """What one process says of itself and of every row."""
-    lines, names = [], iter(spec["rows"])
+    lines = []
     with subprocess.Popen([sys.executable, HERE / "measure.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                           env=variables) as process:
         process.stdin.write(json.dumps(spec))
@@ -107,7 +107,7 @@ def run_process(spec: dict, variables: dict, label: str) -> tuple:
             if "error" in lines[-1]:
                 raise UsageError(lines[-1]["error"])
             if sys.stderr.isatty():
-                print(f"\r\33[K{label}: {next(names, 'done')}", end="", file=sys.stderr, flush=True)
+                print(f"\r\33[K{label}: {[*names, 'done'][len(lines) - 1]}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print("\r\33[K", end="", file=sys.stderr)
     if process.returncode != 0 or len(lines) != 1 + len(spec["rows"]):
@@ -145,7 +145,8 @@ def peer_list(text: str) -> list:
 
 
 def parse(arguments: list) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="cpu.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="cpu.py", description=__doc__, formatter_class=raw)
     parser.add_argument("--library", metavar="PATH", help="libattnmux.so; default: the newest build*/lib/libattnmux.so")
     parser.add_argument("--peaks", metavar="PATH", help="libattnmux_peaks.so; default: the one beside the library")
     parser.add_argument("--corpus", metavar="FILE", default=str(HERE / "corpus_cpu.csv"), help="default: %(default)s")
@@ -167,32 +168,37 @@ def parse(arguments: list) -> argparse.Namespace:
 
 
 def chosen(rows: list, globs: list | None) -> list:
+    """Indices of the rows that a glob matches; all where there is none."""
     for glob in globs or []:
         if not any(fnmatch.fnmatchcase(row.row, glob) for row in rows):
             raise UsageError(f"--rows: '{glob}' matches no row; there are: {', '.join(row.row for row in rows)}")
-    return [row for row in rows if not globs or any(fnmatch.fnmatchcase(row.row, glob) for glob in globs)]
+    return [i for i, row in enumerate(rows) if not globs or any(fnmatch.fnmatchcase(row.row, glob) for glob in globs)]
 
 
-def measure(options: argparse.Namespace) -> dict:
-    rows = chosen(read_corpus(options.corpus), options.rows)
+def measure(options: argparse.Namespace):
+    """Yields the results after every process, so that a run that is cut short leaves what it has."""
+    rows = read_corpus(options.corpus)
+    numbers = chosen(rows, options.rows)
+    rows = [rows[number] for number in numbers]
     library = find_library(options.library)
     peaks = find_peaks(options.peaks, library)
     spec = {"library": str(library), "peaks": str(peaks) if peaks else None, "backend": options.backend,
             "kernel": options.kernel, "corpus": os.path.abspath(options.corpus), "threads": options.threads,
-            "peers": options.peers, "rounds": options.rounds, "seconds": options.seconds, "rows": [row.row for row in rows]}
+            "peers": options.peers, "rounds": options.rounds, "seconds": options.seconds, "rows": numbers}
     variables = environment(options.isa, options.threads)
-    about, measured = None, {row.row: [] for row in rows}
+    built_from, measured = commit(), []  # per process, per row
     for number in range(options.processes):
-        about, answers = run_process(spec, variables, f"process {number + 1} of {options.processes}")
+        label = f"process {number + 1} of {options.processes}"
+        about, answers = run_process(spec, variables, label, [row.row for row in rows])
         if number == 0:
             for name, reason in about["missing"].items():
                 print(f"cpu.py: {name} is not measured: {reason}", file=sys.stderr)
-        for answer in answers:
-            measured[answer["row"]].append(answer)
-    return {"cpu": about["cpu"], "isa": about["isa"], "isa_cap": options.isa, "threads": options.threads,
-            "processes": options.processes, "peers": options.peers, "versions": about["versions"], "missing": about["missing"],
-            "commit": commit(), "peak_gflops": {name: flops / 1e9 for name, flops in about["peaks"].items()},
-            "rows": [report.sum_up(row, measured[row.row], bool(options.peers)) for row in rows]}
+        measured.append(answers)
+        yield {"cpu": about["cpu"], "isa": about["isa"], "isa_cap": options.isa, "threads": options.threads,
+               "processes": len(measured), "peers": options.peers, "versions": about["versions"],
+               "missing": about["missing"], "commit": built_from,
+               "peak_gflops": {name: flops / 1e9 for name, flops in about["peaks"].items()},
+               "rows": [report.sum_up(row, list(own), bool(options.peers)) for row, own in zip(rows, zip(*measured))]}
 
 
 def write_to(file: str, write) -> None:
@@ -203,20 +209,26 @@ def write_to(file: str, write) -> None:
         write(stream)
 
 
+def write_json(stream, results: dict) -> None:
+    stream.write(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
 def main(arguments: list) -> int:
     options = parse(arguments)
     try:
         if options.plot:
             import matplotlib  # noqa: F401  missed before the measuring, not after it
         bars = report.read_bars(options.bars)
-        results = measure(options)
+        for results in measure(options):
+            if options.json and options.json != "-":
+                write_to(options.json, lambda stream, results=results: write_json(stream, results))
         terminal = sys.stderr if "-" in (options.json, options.csv) else sys.stdout
         counts = report.verdicts(results, bars)
         print(f"{results['cpu']}, {results['isa']}, {results['threads']} thread(s), median of {results['processes']} "
               f"process(es); ratios: more is better\n{report.text_table(results, bars)}\nbars: {counts['pass']} passed, "
               f"{counts['short']} fall short, {counts['not measured']} not measured", file=terminal)
-        if options.json:
-            write_to(options.json, lambda stream: stream.write(json.dumps(results, indent=1, ensure_ascii=False) + "\n"))
+        if options.json == "-":
+            write_json(sys.stdout, results)
         if options.csv:
             write_to(options.csv, lambda stream: report.write_csv(stream, results))
         if options.plot:
@@ -230,6 +242,8 @@ def main(arguments: list) -> int:
     except (CorpusError, UsageError, ValueError, OSError) as error:
         print(f"cpu.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -13,13 +13,14 @@ import time
 import attnmux_ctypes as abi
 import inputs as memory
 import peers
-from corpus import Row, read_corpus
-from peaks import PEAK_OF, Peaks
+from corpus import Row, beside, read_corpus
+from peaks import PEAK_OF, SHORT, Peaks
 
 COLD_AT_LEAST = 4  # times the last level cache, between two uses of the same K and V
 SHORTEST = 300e-6  # seconds of a sample; shorter calls are repeated within it
 PATIENCE = 4  # a peer that used so many times its share of time ends early, after a sample at least
 OURS = ("attnmux", "attnmux_one_thread", "beside")  # never end early
+LONG = 0.1  # seconds that a sample of the peak takes at most
 FALLBACK_L3 = 32 << 20
 
 
@@ -83,7 +84,7 @@ class Bench:
         self.machine = self.library.describe(abi.DESCRIBE_MACHINE)
         self.l3_bytes = self.machine["l3_bytes"] or FALLBACK_L3
         self.peaks = Peaks(spec["peaks"]) if spec["peaks"] else None
-        self.rows = {row.row: row for row in read_corpus(spec["corpus"])}
+        self.rows = read_corpus(spec["corpus"])
         self.missing, self.torch, self.openvino = {}, None, None
         wanted = spec["peers"]
         if "pytorch" in wanted or "unfused" in wanted:
@@ -148,7 +149,7 @@ class Bench:
             answer["difference"][name] = apart
             result[name] = run
         if row.beside:
-            other = self.rows[row.beside]
+            other = beside(self.rows, row)
             result["beside"] = self.ours(other, Inputs(other, self.l3_bytes), self.threads)[1]
         return result
 
@@ -184,7 +185,7 @@ class Bench:
         answer = {"row": row.row, "refused": {}, "difference": {}, "kv_bytes": given.kv_bytes}
         answer["flops"] = row.flops(given.mask.read() if row.mask.startswith("dense") else None)
         if row.beside:
-            other = self.rows[row.beside]
+            other = beside(self.rows, row)
             dense = Inputs(other, self.l3_bytes).mask.read() if other.mask.startswith("dense") else None
             answer["beside_flops"] = other.flops(dense)
         sides = self.sides(row, given, answer)
@@ -201,7 +202,9 @@ class Bench:
         while rounds < self.spec["rounds"] or time.perf_counter() - begin < budget:
             clock.round(rounds)
             for threads in sorted({1, self.threads}) if peak else ():
-                peak_rates.setdefault(threads, []).append(self.peaks.flops_per_second(peak, threads))
+                # As long as the row itself: on a busy machine both are then disturbed alike.
+                seconds = min(max(SHORT, clock.times["attnmux"][-1]), LONG)
+                peak_rates.setdefault(threads, []).append(self.peaks.flops_per_second(peak, threads, seconds))
             if self.peaks and row.cache == "cold":
                 i = clock.next_copy()
                 read_times.append(sum(self.peaks.read_seconds(x.address, x.nbytes // 1024 * 1024, self.threads)
@@ -257,8 +260,8 @@ def main() -> None:
     try:
         bench = Bench(spec)
         print(json.dumps(bench.about()), file=out, flush=True)
-        for name in spec["rows"]:
-            print(json.dumps(bench.measure(bench.rows[name])), file=out, flush=True)
+        for number in spec["rows"]:
+            print(json.dumps(bench.measure(bench.rows[number])), file=out, flush=True)
     except abi.AttnmuxError as error:
         print(json.dumps({"error": str(error)}), file=out, flush=True)
         sys.exit(1)

@@ -12,6 +12,8 @@ PEAK_OF = {
     "amx": {"fp32": "avx512_fma", "fp16": "avx512_fma", "bf16": "amx_bf16"},
 }
 
+SHORT = 0.004  # seconds of a sample: long beside the clock and the start of a thread
+
 
 class Peaks:
     def __init__(self, path: str):
@@ -29,15 +31,15 @@ class Peaks:
             index += 1
         self.rounds = {name: self._rounds(name) for name in self.index}
 
-    def _rounds(self, name: str, seconds: float = 0.004) -> int:
-        """So many that a run takes a few milliseconds: short beside a row, long beside the clock and a thread's start."""
+    def _rounds(self, name: str) -> float:
+        """So many take a second."""
         rounds = 1000
-        while (taken := self.c.attnmux_peak_seconds(self.index[name], 1, rounds)) < seconds / 4:
+        while (taken := self.c.attnmux_peak_seconds(self.index[name], 1, rounds)) < SHORT:
             rounds *= 4
-        return max(1, round(rounds * seconds / taken))
+        return rounds / taken
 
-    def flops_per_second(self, name: str, threads: int) -> float:
-        rounds = self.rounds[name]
+    def flops_per_second(self, name: str, threads: int, about_seconds: float = SHORT) -> float:
+        rounds = max(1, round(self.rounds[name] * about_seconds))
         seconds = self.c.attnmux_peak_seconds(self.index[name], threads, rounds)
         return rounds * threads * self.c.attnmux_peak_flops_per_round(self.index[name]) / seconds
 

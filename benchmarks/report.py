@@ -107,10 +107,11 @@ def judge(value, bar) -> str:
 
 
 def judged(results: dict, bars: list) -> list:
-    """(row, figure, value or None, bar or None, verdict) of everything that has a value or a bar. A run of several threads
-    is judged by how it scales, one of a single thread by all else; one that left the peers out, not by them."""
+    """(index of the row, figure, value or None, bar or None, verdict) of everything that has a value or a bar. A run of
+    several threads is judged by how it scales, one of a single thread by all else; one that left the peers out, not by
+    them."""
     answer = []
-    for row in results["rows"]:
+    for number, row in enumerate(results["rows"]):
         own = bars_of(row, results["isa"], bars)
         for figure in FIGURES:
             value, bar = row["ratios"].get(figure), own.get(figure)
@@ -118,7 +119,7 @@ def judged(results: dict, bars: list) -> list:
             if not wanted or (figure == "scaling_of_peak") != (results["threads"] > 1):
                 bar = None
             if value is not None or bar is not None:
-                answer.append((row["row"], figure, value, bar, judge(value, bar)))
+                answer.append((number, figure, value, bar, judge(value, bar)))
     return answer
 
 
@@ -147,13 +148,15 @@ def cell(value, bar, verdict) -> str:
 def text_table(results: dict, bars: list) -> str:
     """Ratios first, absolute figures behind them."""
     cells = {}
-    for row, figure, value, bar, verdict in judged(results, bars):
-        cells.setdefault(row, {})[figure] = cell(value, bar, verdict)
+    for number, figure, value, bar, verdict in judged(results, bars):
+        cells.setdefault(number, {})[figure] = cell(value, bar, verdict)
     columns = [f for f in FIGURES if any(f in one for one in cells.values())]
     table = [["row"] + [FIGURES[f][0] for f in columns] + ["GFLOP/s", "peak", "kernel"]]
-    for row in results["rows"]:
+    several = len({row["row"] for row in results["rows"]}) < len(results["rows"])
+    for number, row in enumerate(results["rows"]):
         gflops = row["gflops"]
-        table.append([row["row"]] + [cells.get(row["row"], {}).get(f, "") for f in columns] +
+        name = f"{row['row']} {row['problem']['dtype']}" if several else row["row"]
+        table.append([name] + [cells.get(number, {}).get(f, "") for f in columns] +
                      [f"{gflops['attnmux']:.1f}", f"{gflops['peak']:.0f}" if "peak" in gflops else "–", row["kernel"]])
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in table)

@@ -74,7 +74,7 @@ class Corpus(Folder):
 
     def test_wrong_values_name_file_line_column_value_and_what_is_accepted(self):
         for column, value, accepted in [
-            ("row", "a b", "a name of"), ("row", "", "a name of"), ("B", "0", "at least 1"), ("B", "-1", "integer"),
+            ("row", "a\7b", "a name of"), ("row", "", "a name of"), ("B", "0", "at least 1"), ("B", "-1", "integer"),
             ("Sq", "1.5", "integer"), ("Skv", "", "integer"), ("Skv", "٣", "integer"), ("Hq", "two", "integer"),
             ("Hkv", "3", "a divisor of Hq = 2"), ("D", "0x10", "integer"), ("Dv", "9" * 30, "integer"),
             ("dtype", "fp64", "fp32, bf16, fp16"), ("dtype", "", "fp32"), ("causal", "true", "empty, top_left, bottom_right"),
@@ -97,6 +97,10 @@ class Corpus(Folder):
         self.assertEqual(self.row(Skv=9, window="1:1:bottom_right").window_align, "bottom_right")
         with self.assertRaisesRegex(corpus.CorpusError, "the alignment of column causal, top_left"):
             self.row(window="1:1:bottom_right", causal="top_left")
+
+    def test_a_name_may_stand_once_per_dtype(self):
+        rows = corpus.read_corpus(self.file_of(line(), line(dtype="bf16"), line(row="x", dtype="bf16", beside="plain")))
+        self.assertEqual(corpus.beside(rows, rows[2]), rows[1])
 
     def test_wrong_files_say_what_is_wrong(self):
         for lines, head, message in [
