@@ -18,12 +18,7 @@ struct Bf16Product {
   }
 
   // Two rows of P become one row of units.
-  static void store_weights(float* to, const F (&p)[2]) {
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                                6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512i pairs = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0]));
-    store(to, _mm512_castsi512_ps(_mm512_permutexvar_epi16(interleave, pairs)));
-  }
+  static void store_weights(float* to, const F (&p)[2]) { store(to, pair_bf16(p[0], p[1])); }
 };
 
 }  // namespace
