@@ -125,28 +125,44 @@ void pack_task(void* arg, int64_t /*task*/) {
 // ---- Computing ------------------------------------------------------------------------------------------------------
 
 // Packed K or V times packed Q or P: broadcast unit by unit, or in whole tiles.
-template <class Product, Start kStart>
+template <class Product, Start kStart, class Meanwhile>
 void product(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units,
-             int64_t vectors, const float* factor, float* result) {
+             int64_t vectors, const float* factor, float* result, Meanwhile& meanwhile) {
   if constexpr (kHasTiles<Product>) {
+    meanwhile(1, 1);
     Product::template multiply<kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
   } else {
-    multiply<Product, kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
+    multiply<Product, kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result, meanwhile);
   }
 }
 
-// Fetches what is read or written once per block, while the products keep the arithmetic units busy: with few keys the
-// time to wait for it would show: with 77 keys this gained 10 %.
-inline void prefetch(const Problem& p, const Rows& rows, const Rows* next) {
-  const int64_t size = element_bytes(p.dtype);
-  for (int64_t i = 0; i < rows.count; ++i) {
-    const char* out = output_row(p, rows.sequence, rows, i);
-    for (int64_t at = 0; at < p.head_dim_v * size; at += kCacheLine) prefetch_to_write(out + at);
+// Fetches, row by row while the products of a block keep the arithmetic units busy, what the task reads or writes once
+// per block: the output rows, and Q of the next block. With few keys the time to wait for it would show.
+struct FetchOutput {
+  const Problem& p;
+  const Rows& rows;
+  int64_t row = 0;
+
+  void operator()(int64_t done, int64_t of) {
+    for (const int64_t until = rows.count * done / of; row < until; ++row) {
+      const char* out = output_row(p, rows.sequence, rows, row);
+      for (int64_t at = 0; at < p.head_dim_v * element_bytes(p.dtype); at += kCacheLine) prefetch_to_write(out + at);
+    }
   }
-  for (int64_t i = 0; next != nullptr && i < next->count; ++i) {
-    for (int64_t at = 0; at < p.head_dim * size; at += kCacheLine) __builtin_prefetch(next->q[i] + at, 0, 2);
+};
+struct FetchQueries {
+  const Problem& p;
+  const Rows* next;
+  int64_t row = 0;
+
+  void operator()(int64_t done, int64_t of) {
+    if (next == nullptr) return;
+    for (const int64_t until = next->count * done / of; row < until; ++row) {
+      for (int64_t at = 0; at < p.head_dim * element_bytes(p.dtype); at += kCacheLine)
+        __builtin_prefetch(next->q[row] + at, 0, 2);
+    }
   }
-}
+};
 
 // A task's scratch.
 struct Buffers {
@@ -188,26 +204,29 @@ inline void adjust_scores(const Job& job, const Rows& rows, const KeyBlock& bloc
 
 // The loop over keys, one step after the other. False if there is no key.
 template <class Product>
-bool attend_keys(const Job& job, const Rows& rows, const PackedPair& packed, const Buffers& at) {
+bool attend_keys(const Job& job, const Rows& rows, const Rows* next, const PackedPair& packed, const Buffers& at) {
   const Problem& p = job.p;
   const Layout& layout = job.layout;
+  FetchQueries fetch_queries{p, next};
   bool started = false;
   for (KeyBlock block{0, first_key(rows)}; find_keys(p, rows, block.last, block);) {
     product<Product, Start::kZero>(packed.keys + block.first * layout.units, layout.units * kBlocking.tile,
                                    block.keys() / kBlocking.tile, at.queries, layout.units, rows.vectors,
-                                   at.state.factor, at.scores);
+                                   at.state.factor, at.scores, fetch_queries);
     adjust_scores(job, rows, block, at.extra, at.scores);
     const bool drops = p.dropout_p > 0;
     if (drops) draw_dropout(p, rows, block, at.extra);
     softmax<Product>(at.scores, drops ? at.extra : nullptr, block.keys(), rows.vectors, job.scale.base2, at.state);
     const float* values = packed.values + block.first / Product::kElements * kBlocking.tile;
     const int64_t key_units = block.keys() / Product::kElements;
+    FetchOutput fetch_output{p, rows};
+    if (block.last < rows.any.last) fetch_output.row = rows.count;  // only beside the last product
     if (started) {
       product<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
-                                       rows.vectors, at.state.factor, at.accumulator);
+                                       rows.vectors, at.state.factor, at.accumulator, fetch_output);
     } else {
       product<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
-                                     rows.vectors, at.state.factor, at.accumulator);
+                                     rows.vectors, at.state.factor, at.accumulator, fetch_output);
     }
     started = true;
   }
@@ -224,7 +243,6 @@ void attend_block(const Job& job, const Rows& rows, const Rows* next, char* scra
 
   pack_rows<kSource>(rows.q, rows.vectors, p.head_dim * element_bytes(p.dtype), job.layout.units, at.queries);
   apply_sign<kSource>(job.scale.sign, job.layout.units * kBlocking.rows, at.queries);
-  prefetch(p, rows, next);
   for (int64_t i = 0; i < kBlocking.rows; ++i) {
     at.state.maximum[i] = -kInfinity;
     at.state.sum[i] = 0;
@@ -232,9 +250,9 @@ void attend_block(const Job& job, const Rows& rows, const Rows* next, char* scra
 
   bool any;
   if constexpr (kHasTiles<Product>) {
-    any = Product::attend_keys(job, rows, packed, at);
+    any = Product::attend_keys(job, rows, next, packed, at);
   } else {
-    any = attend_keys<Product>(job, rows, packed, at);
+    any = attend_keys<Product>(job, rows, next, packed, at);
   }
   if (!any) return write_empty(p, s, rows);
   write_output(p, s, rows, at.state, at.accumulator);

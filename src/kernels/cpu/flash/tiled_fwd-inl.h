@@ -158,9 +158,12 @@ struct TiledProduct : Bf16Product {
     multiply_in_tiles<T, kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, result, nothing);
   }
 
-  static bool attend_keys(const Job& job, const Rows& rows, const PackedPair& packed, const Buffers& at) {
-    return rows.vectors == kGroup ? attend_keys_overlapped(job, rows, packed, at)
-                                  : attnmux::attend_keys<TiledProduct>(job, rows, packed, at);
+  static bool attend_keys(const Job& job, const Rows& rows, const Rows* next, const PackedPair& packed,
+                          const Buffers& at) {
+    if (rows.vectors != kGroup) return attnmux::attend_keys<TiledProduct>(job, rows, next, packed, at);
+    FetchOutput{job.p, rows}(1, 1);
+    FetchQueries{job.p, next}(1, 1);
+    return attend_keys_overlapped(job, rows, packed, at);
   }
 
   static bool attend_keys_overlapped(const Job& job, const Rows& rows, const PackedPair& packed, const Buffers& at) {
