@@ -58,12 +58,20 @@ struct DecodeJob {
   DecodeLayout layout;
   Scale scale;
   float* partials;
+  int64_t heads_together;  // kv heads of a work item
   int64_t next, items;
 };
 
+// The same rows of another kv head.
+inline void move_to_head(const Problem& p, int64_t kv_head, DecodeRows& rows) {
+  const int64_t group = heads_per_kv_head(p);
+  for (int64_t row = 0; row < rows.count; ++row) rows.head[row] += (kv_head - rows.kv_head) * group;
+  rows.kv_head = kv_head;
+}
+
 // What a task works in, and where an item's result goes.
 struct DecodeScratch {
-  float* queries;  // [row][query_units]
+  float* queries;  // [row][query_units], of one kv head
   float* scores;   // vectors of kKeys keys times kRows rows; then weights, as units
 };
 
@@ -106,8 +114,11 @@ inline int64_t find_block(const Problem& p, const DecodeRows& rows, int64_t firs
   return key;
 }
 
-inline void prefetch_row(const char* row, int64_t bytes) {
-  for (int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(row + at, 0, 3);
+inline void move_block(int64_t k_bytes, int64_t v_bytes, DecodeBlock& block) {
+  for (int64_t i = 0; i < block.count; ++i) {
+    block.k[i] += k_bytes;
+    block.v[i] += v_bytes;
+  }
 }
 
 // ---- Scores ---------------------------------------------------------------------------------------------------------
@@ -134,11 +145,11 @@ inline void decode_scores(const Problem& p, const DecodeBlock& block, const floa
   constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
   const int64_t size = element_bytes(p.dtype), bytes = p.head_dim * size, whole = bytes / kChunk * kChunk;
   for (int64_t n = 0; n < block.count; n += kKeys) {
-    const char* k[kKeys];
+    const char *k[kKeys], *v[kKeys];
     for (int i = 0; i < kKeys; ++i) {
       const int64_t key = min_of(n + i, block.count - 1);
       k[i] = block.k[key];
-      if (fetches) prefetch_row(block.v[key], p.head_dim_v * size);
+      v[i] = block.v[key];
     }
     F sum[kLanes] = {};
     const float* q = queries;
@@ -149,9 +160,13 @@ inline void decode_scores(const Problem& p, const DecodeBlock& block, const floa
       ATTNMUX_UNROLL(16)
       for (int i = 0; i < kKeys; ++i) {
         const F key = load_lanes<kSource>(k[i] + at);
+        if (fetches) __builtin_prefetch(v[i] + at, 0, 3);
         ATTNMUX_UNROLL(4)
         for (int r = 0; r < kRows; ++r) sum[i * kRows + r] = Product::madd(key, row[r], sum[i * kRows + r]);
       }
+    }
+    for (int64_t at = whole; fetches && at < p.head_dim_v * size; at += kCacheLine) {
+      for (int i = 0; i < kKeys; ++i) __builtin_prefetch(v[i] + at, 0, 3);
     }
     if (whole < bytes) {
       ATTNMUX_UNROLL(16)
@@ -348,7 +363,7 @@ inline void decode_values(const DecodeBlock& block, const float* weights, int64_
 
 template <class Product, Source kSource, int kRows>
 inline void decode_tile(const DecodeJob& job, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
-                        bool started, bool more, const DecodeScratch& scratch, float* partials) {
+                        bool started, int64_t fetch_ahead, const DecodeScratch& scratch, float* partials) {
   const Problem& p = *job.p;
   const DecodeLayout& layout = job.layout;
   const int64_t rows = min_of(kRows, all.count - first_row), value_floats = layout.row_floats - kLanes;
@@ -368,8 +383,7 @@ inline void decode_tile(const DecodeJob& job, const DecodeRows& all, const Decod
   constexpr int kAtOnce = kLanes == 16 ? (kRows == 4 ? 4 : 8) : (kRows == 4 ? 2 : 4);
   constexpr int64_t kChunk = kLanes * kSourceBytes<kSource> / Product::kElements;  // bytes per vector of units
   const int64_t bytes = p.head_dim_v * element_bytes(p.dtype);
-  const int64_t ahead =
-      first && more ? (block.k[block.count - 1] - block.k[0]) + (p.k.strides[1]) * element_bytes(p.dtype) : 0;
+  const int64_t ahead = first ? fetch_ahead : 0;
   float* accumulator = partials + first_row * layout.row_floats;
   int64_t at = 0, column = 0;
   for (; at + kAtOnce * kChunk <= bytes; at += kAtOnce * kChunk, column += kAtOnce * kLanes) {
@@ -408,42 +422,68 @@ inline void pack_decode_queries(const Problem& p, const Scale& scale, const Deco
   }
 }
 
-// One range of keys of all rows of a kv head.
+// One block of keys for all rows of a kv head.
 template <class Product, Source kSource>
-void decode_range(const DecodeJob& job, const DecodeRows& rows, int64_t range, char* scratch_memory) {
+inline void decode_block(const DecodeJob& job, const DecodeRows& rows, const DecodeBlock& block, bool started,
+                         int64_t fetch_ahead, const DecodeScratch& scratch, float* partials) {
+  for (int64_t row = 0; row < rows.count; row += 4) {
+    switch (min_of(4, rows.count - row)) {
+      case 1:
+        decode_tile<Product, kSource, 1>(job, rows, block, row, started, fetch_ahead, scratch, partials);
+        break;
+      case 2:
+        decode_tile<Product, kSource, 2>(job, rows, block, row, started, fetch_ahead, scratch, partials);
+        break;
+      default:
+        decode_tile<Product, kSource, 4>(job, rows, block, row, started, fetch_ahead, scratch, partials);
+        break;
+    }
+  }
+}
+
+// One range of keys of all rows of `heads` kv heads, the first of which `rows` holds. Blocks are the outer loop: where
+// the heads of a key lie next to each other in memory, each page is then visited once.
+template <class Product, Source kSource>
+void decode_range(const DecodeJob& job, DecodeRows& rows, int64_t range, int64_t heads, char* scratch_memory) {
   const Problem& p = *job.p;
   const DecodeLayout& layout = job.layout;
-  const int64_t pair = rows.batch * p.num_heads_kv + rows.kv_head, value_floats = layout.row_floats - kLanes;
-  float* partials = job.partials + (pair * layout.ranges + range) * layout.rows * layout.row_floats;
+  const int64_t first_head = rows.kv_head, value_floats = layout.row_floats - kLanes, size = element_bytes(p.dtype);
+  const int64_t k_head = p.k.strides[2] * size, v_head = p.v.strides[2] * size, k_row = p.k.strides[1] * size;
+  const auto partials_of = [&](int64_t head) {
+    const int64_t pair = rows.batch * p.num_heads_kv + first_head + head;
+    return job.partials + (pair * layout.ranges + range) * layout.rows * layout.row_floats;
+  };
   auto* queries = reinterpret_cast<float*>(scratch_memory);
-  const DecodeScratch scratch{queries, queries + layout.rows * layout.query_units};
+  float* scores = queries + p.num_heads_kv * layout.queries;
   const int64_t last = min_of((range + 1) * layout.range, rows.any.last);
   bool started = false;
   for (int64_t key = max_of(range * layout.range, rows.any.first); key < last;) {
     DecodeBlock block;
+    move_to_head(p, first_head, rows);
     key = find_block(p, rows, key, last, block);
     if (block.count == 0) break;
-    if (!started) pack_decode_queries<Product, kSource>(p, job.scale, rows, layout.query_units, queries);
-    for (int64_t row = 0; row < rows.count; row += 4) {
-      switch (min_of(4, rows.count - row)) {
-        case 1:
-          decode_tile<Product, kSource, 1>(job, rows, block, row, started, key < last, scratch, partials);
-          break;
-        case 2:
-          decode_tile<Product, kSource, 2>(job, rows, block, row, started, key < last, scratch, partials);
-          break;
-        default:
-          decode_tile<Product, kSource, 4>(job, rows, block, row, started, key < last, scratch, partials);
-          break;
+    for (int64_t head = 0; head < heads; ++head) {
+      if (head > 0) {
+        move_to_head(p, first_head + head, rows);
+        move_block(k_head, v_head, block);
       }
+      const DecodeScratch scratch{queries + head * layout.queries, scores};
+      if (!started) pack_decode_queries<Product, kSource>(p, job.scale, rows, layout.query_units, scratch.queries);
+      // K of the next head, or else of the next block, is fetched during the product with V.
+      const int64_t next_block = key < last ? block.count * k_row - head * k_head : 0;
+      decode_block<Product, kSource>(job, rows, block, started, head + 1 < heads ? k_head : next_block, scratch,
+                                     partials_of(head));
     }
     started = true;
   }
-  for (int64_t row = 0; row < rows.count && !started; ++row) {
-    const Partial partial = partial_at(layout, partials, row, value_floats);
-    *partial.maximum = -kInfinity;
-    *partial.sum = 0;
+  for (int64_t head = 0; head < heads && !started; ++head) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+      const Partial partial = partial_at(layout, partials_of(head), row, value_floats);
+      *partial.maximum = -kInfinity;
+      *partial.sum = 0;
+    }
   }
+  move_to_head(p, first_head, rows);
 }
 
 // ---- The end --------------------------------------------------------------------------------------------------------
@@ -514,6 +554,7 @@ void finish_pair(const DecodeJob& job, const DecodeRows& rows) {
   }
 }
 
+// Items count ranges within kv heads (or all of them together) within batch entries.
 template <class Product, Source kSource>
 void decode_task(void* arg, int64_t task) {
   auto& job = *static_cast<DecodeJob*>(arg);
@@ -523,11 +564,16 @@ void decode_task(void* arg, int64_t task) {
   DecodeRows rows;
   int64_t found = -1;
   for (int64_t item; (item = take_item(job.next)) < job.items;) {
-    const int64_t pair = item / job.layout.ranges;
+    const int64_t pair = item / job.layout.ranges * job.heads_together;
     if (pair != found) find_decode_rows(p, pair / p.num_heads_kv, pair % p.num_heads_kv, rows);
     found = pair;
-    if (rows.count > 0) decode_range<Product, kSource>(job, rows, item % job.layout.ranges, scratch);
-    if (job.layout.ranges == 1) finish_pair<Product>(job, rows);
+    if (rows.count == 0) continue;
+    decode_range<Product, kSource>(job, rows, item % job.layout.ranges, job.heads_together, scratch);
+    for (int64_t head = 0; head < job.heads_together && job.layout.ranges == 1; ++head) {
+      move_to_head(p, pair % p.num_heads_kv + head, rows);
+      finish_pair<Product>(job, rows);
+    }
+    move_to_head(p, pair % p.num_heads_kv, rows);
   }
   restore_denormals(mode);
 }
@@ -545,10 +591,16 @@ void finish_task(void* arg, int64_t /*task*/) {
   restore_denormals(mode);
 }
 
+inline int64_t magnitude_of(int64_t x) { return x < 0 ? -x : x; }
+
 template <class Product, Source kSource>
 attnmux_code run_decode(const Problem& p, const RunContext& context) {
-  DecodeJob job{&p, &context, make_decode_layout(p, kBlocking, p.seqlen_q, context.num_threads), make_scale(p), nullptr,
-                0,  0};
+  DecodeJob job{};
+  job.p = &p;
+  job.context = &context;
+  job.layout = make_decode_layout(p, kBlocking, p.seqlen_q, context.num_threads);
+  job.scale = make_scale(p);
+  job.heads_together = 1;
   job.partials = reinterpret_cast<float*>(static_cast<char*>(context.workspace) + job.layout.partials_offset);
   const int64_t pairs = p.batch * p.num_heads_kv;
   const int64_t products = p.batch * p.num_heads_q * p.seqlen_q * p.seqlen_kv * (p.head_dim + p.head_dim_v);
@@ -558,7 +610,11 @@ attnmux_code run_decode(const Problem& p, const RunContext& context) {
     const int64_t tasks = products < kInlineProducts ? 1 : min_of(context.num_threads, items);
     return context.parallel_for(context.pool, tasks, task, &job) == 0;
   };
-  if (!run(pairs * job.layout.ranges, decode_task<Product, kSource>)) return ATTNMUX_EXECUTOR_FAILED;
+  // The order of the work, and so this choice, does not change a result.
+  const bool neighbours = magnitude_of(p.k.strides[2]) < magnitude_of(p.k.strides[1]);
+  if (neighbours && p.batch * job.layout.ranges >= 2 * context.num_threads) job.heads_together = p.num_heads_kv;
+  if (!run(pairs / job.heads_together * job.layout.ranges, decode_task<Product, kSource>))
+    return ATTNMUX_EXECUTOR_FAILED;
   if (job.layout.ranges > 1 && !run(pairs, finish_task<Product>)) return ATTNMUX_EXECUTOR_FAILED;
   return ATTNMUX_OK;
 }
