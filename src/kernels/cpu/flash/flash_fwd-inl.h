@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kernels/cpu/flash/decode-inl.h"
+#include "kernels/cpu/flash/dropout-inl.h"
 #include "kernels/cpu/flash/masks-inl.h"
 #include "kernels/cpu/flash/multiply-inl.h"
 #include "kernels/cpu/flash/output-inl.h"

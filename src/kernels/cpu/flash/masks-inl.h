@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything that happens to a block of scores between the product and the softmax, and dropout's factors.
+// Everything that happens to a block of scores between the product and the softmax.
 #pragma once
 
 #include "kernels/cpu/flash/pack-inl.h"
@@ -162,45 +162,6 @@ inline void mask_dense(const Problem& p, const Rows& rows, const KeyBlock& block
     for (int64_t v = 0; v < rows.vectors; ++v) {
       const int64_t at = n * kBlocking.rows + v * kLanes;
       store(scores + at, select(bits(load(extra + at)) != 0, load(scores + at), broadcast(-kInfinity)));
-    }
-  }
-}
-
-// ---- Dropout --------------------------------------------------------------------------------------------------------
-
-// kept[key][row] = 1 / (1 - p) or 0. The rounds run over lanes so that the compiler can use vectors; the numbers are
-// those of dropout_words().
-inline void draw_dropout(const Problem& p, const Rows& rows, const KeyBlock& block, float* kept) {
-  const uint32_t threshold = dropout_threshold(p.dropout_p);
-  const auto factor = static_cast<float>(1 / (1 - p.dropout_p));
-  for (int64_t n = 0; n < block.keys(); n += 4) {
-    for (int64_t v = 0; v < rows.vectors; ++v) {
-      uint32_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
-      for (int64_t i = 0; i < kLanes; ++i) {
-        c0[i] = static_cast<uint32_t>((block.first + n) / 4);
-        c1[i] = static_cast<uint32_t>(rows.query[v * kLanes + i]);
-        c2[i] = static_cast<uint32_t>(rows.batch * p.num_heads_q + rows.head[v * kLanes + i]);
-        c3[i] = static_cast<uint32_t>(p.dropout_offset);
-      }
-      uint32_t k0 = static_cast<uint32_t>(p.dropout_seed), k1 = static_cast<uint32_t>(p.dropout_seed >> 32);
-      for (int round = 0; round < 10; ++round) {
-        for (int64_t i = 0; i < kLanes; ++i) {
-          const uint64_t p0 = uint64_t{0xD2511F53} * c0[i], p1 = uint64_t{0xCD9E8D57} * c2[i];
-          c0[i] = static_cast<uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
-          c2[i] = static_cast<uint32_t>(p0 >> 32) ^ c3[i] ^ k1;
-          c1[i] = static_cast<uint32_t>(p1);
-          c3[i] = static_cast<uint32_t>(p0);
-        }
-        k0 += 0x9E3779B9;
-        k1 += 0xBB67AE85;
-      }
-      float* to = kept + n * kBlocking.rows + v * kLanes;
-      for (int64_t i = 0; i < kLanes; ++i) {
-        to[i] = (c0[i] >> 8) >= threshold ? factor : 0.0f;
-        to[kBlocking.rows + i] = (c1[i] >> 8) >= threshold ? factor : 0.0f;
-        to[2 * kBlocking.rows + i] = (c2[i] >> 8) >= threshold ? factor : 0.0f;
-        to[3 * kBlocking.rows + i] = (c3[i] >> 8) >= threshold ? factor : 0.0f;
-      }
     }
   }
 }
