@@ -7,10 +7,6 @@
 
 #include "kernels/kernel.h"
 
-#ifndef ATTNMUX_AMX_KEY_BLOCK
-#define ATTNMUX_AMX_KEY_BLOCK 256
-#endif
-
 namespace attnmux {
 namespace {
 
@@ -38,7 +34,7 @@ struct Blocking {
 [[maybe_unused]] constexpr Blocking kBlockingAvx512{16, 64, false};
 [[maybe_unused]] constexpr Blocking kBlockingAvx512Bf16{16, 64, true};
 // A row of a tile of V^T holds 32 keys.
-[[maybe_unused]] constexpr Blocking kBlockingAmx{16, 64, true, kSquare, 2 * kSquare, kSquare, ATTNMUX_AMX_KEY_BLOCK, 3};
+[[maybe_unused]] constexpr Blocking kBlockingAmx{16, 64, true, kSquare, 2 * kSquare, kSquare, 256, 3};
 
 constexpr int64_t kCacheLine = 64;
 // Room for packed K and V. Beyond it, heads are packed and computed in several rounds, each with enough heads to feed
