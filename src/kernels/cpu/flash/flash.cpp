@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/flash/flash.h"
 
+#include "kernels/cpu/flash/decode_layout.h"
 #include "kernels/cpu/flash/flash_run.h"
-#include "kernels/cpu/flash/layout.h"
 #include "kernels/cpu/isa/cpu_isa.h"
 
 namespace attnmux {
@@ -10,7 +10,7 @@ namespace {
 
 template <const Blocking& blocking>
 size_t workspace_bytes(const Problem* p, int32_t num_threads) {
-  return static_cast<size_t>(make_layout(*p, blocking, num_threads).total);
+  return static_cast<size_t>(workspace_of(*p, blocking, num_threads));
 }
 
 template <CpuIsa isa>

@@ -7,11 +7,13 @@
 // so that results do not depend on the number of threads.
 #pragma once
 
+#include "kernels/cpu/flash/decode-inl.h"
 #include "kernels/cpu/flash/masks-inl.h"
 #include "kernels/cpu/flash/multiply-inl.h"
 #include "kernels/cpu/flash/output-inl.h"
 #include "kernels/cpu/flash/pack-inl.h"
 #include "kernels/cpu/flash/rows-inl.h"
+#include "kernels/cpu/flash/scale-inl.h"
 #include "kernels/cpu/flash/softmax-inl.h"
 #include "kernels/cpu/isa/flush_denormals.h"
 
@@ -21,31 +23,6 @@ namespace {
 // Products that multiply whole tiles (tiles-inl.h) pack and multiply in their own way.
 template <class Product>
 constexpr bool kHasTiles = requires { typename Product::Tiles; };
-
-// The scale, split so that it is positive: its sign goes into Q.
-struct Scale {
-  float sign;       // 1, -1, or 0 for a scale of zero
-  float magnitude;  // of the score in natural units, per product
-  float natural;    // of the score in natural units, per number that the softmax sees
-  float base2;      // the same for the exponent of 2
-  bool adjusts;     // softcap or bias: the softmax sees natural units
-};
-
-inline float clamped_to_float(double x) {
-  return static_cast<float>(x < __FLT_MIN__ ? double{__FLT_MIN__} : x > double{__FLT_MAX__} ? double{__FLT_MAX__} : x);
-}
-
-inline Scale make_scale(const Problem& p) {
-  Scale scale{};
-  scale.sign = p.scale > 0 ? 1.0f : p.scale < 0 ? -1.0f : 0.0f;
-  // A scale of zero made Q zero; any positive number does then.
-  const double magnitude = p.scale > 0 ? p.scale : p.scale < 0 ? -p.scale : 1.0;
-  scale.magnitude = clamped_to_float(magnitude);
-  scale.adjusts = p.softcap > 0 || given(p.bias);
-  scale.natural = scale.adjusts ? 1.0f : scale.magnitude;
-  scale.base2 = clamped_to_float(scale.adjusts ? kLog2E : magnitude * kLog2E);
-  return scale;
-}
 
 // One call under way. Lives in the frame of run_flash; tasks take items from `next`.
 struct Job {
@@ -59,8 +36,6 @@ struct Job {
   int64_t first_pair, last_pair, base, pieces;
   int64_t next, end;
 };
-
-inline int64_t take_item(Job& job) { return __atomic_fetch_add(&job.next, 1, __ATOMIC_RELAXED); }
 
 struct PackedPair {
   float *keys, *values;
@@ -140,7 +115,7 @@ template <class Product, Source kSource>
 void pack_task(void* arg, int64_t /*task*/) {
   Job& job = *static_cast<Job*>(arg);
   const DenormalMode mode = flush_denormals();
-  for (int64_t item; (item = take_item(job)) < job.end;) {
+  for (int64_t item; (item = take_item(job.next)) < job.end;) {
     const int64_t pair = job.first_pair + item / job.pieces;
     pack_piece<Product, kSource>(job, pair / job.p.num_heads_kv, pair % job.p.num_heads_kv, item % job.pieces);
   }
@@ -157,23 +132,6 @@ void product(const float* tiles, int64_t tile_stride, int64_t num_tiles, const f
     Product::template multiply<kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
   } else {
     multiply<Product, kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
-  }
-}
-
-// A scale that is negative or zero goes into Q, so that the softmax may take the larger score for the larger weight.
-// NaN and infinity times zero stay NaN.
-template <Source kSource>
-inline void apply_sign(float sign, int64_t units, float* queries) {
-  if (sign == 1.0f) return;
-  for (int64_t i = 0; i < units * kBlocking.rows; i += kLanes) {
-    const F x = load(queries + i);
-    if constexpr (kSource == Source::kPairs) {
-      const F low = from_bits(bits(x) << 16) * broadcast(sign),
-              high = from_bits(bits(x) & static_cast<int32_t>(0xffff0000)) * broadcast(sign);
-      store(queries + i, from_bits((bits(high) & static_cast<int32_t>(0xffff0000)) | ((bits(low) >> 16) & 0xffff)));
-    } else {
-      store(queries + i, x * broadcast(sign));
-    }
   }
 }
 
@@ -265,7 +223,7 @@ void attend_block(const Job& job, const Rows& rows, const Rows* next, char* scra
   const PackedPair packed = packed_pair(job, rows.batch, rows.kv_head, s);
 
   pack_rows<kSource>(rows.q, rows.vectors, p.head_dim * element_bytes(p.dtype), job.layout.units, at.queries);
-  apply_sign<kSource>(job.scale.sign, job.layout.units, at.queries);
+  apply_sign<kSource>(job.scale.sign, job.layout.units * kBlocking.rows, at.queries);
   prefetch(p, rows, next);
   for (int64_t i = 0; i < kBlocking.rows; ++i) {
     at.state.maximum[i] = -kInfinity;
@@ -309,10 +267,10 @@ void attend_task(void* arg, int64_t task) {
   // The next item is taken while one is computed, so that its queries can be fetched meanwhile.
   Rows rows[2];
   int current = 0;
-  int64_t item = take_item(job);
+  int64_t item = take_item(job.next);
   if (item < job.end) find_item(job, item, rows[current]);
   while (item < job.end) {
-    item = take_item(job);
+    item = take_item(job.next);
     if (item < job.end) find_item(job, item, rows[1 - current]);
     attend_block<Product, kSource>(job, rows[current], item < job.end ? &rows[1 - current] : nullptr, scratch);
     current = 1 - current;
@@ -393,6 +351,11 @@ inline Job make_job(const Problem& p, const RunContext& context) {
 template <class WideProduct, class Bf16>
 attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_error* /*error*/) {
   if (has_no_output(p)) return ATTNMUX_OK;
+  if (is_decode(p)) {
+    if (p.dtype == ATTNMUX_FP16) return run_decode<WideProduct, Source::kFp16>(p, context);
+    if (p.dtype == ATTNMUX_FP32) return run_decode<WideProduct, Source::kFp32>(p, context);
+    return run_decode < Bf16, Bf16::kElements == 2 ? Source::kPairs : Source::kBf16 > (p, context);
+  }
   Job job = make_job(p, context);
   if (p.dtype == ATTNMUX_FP16) return run_rounds<WideProduct, Source::kFp16>(job);
   if (p.dtype == ATTNMUX_FP32) return run_rounds<WideProduct, Source::kFp32>(job);
@@ -403,6 +366,7 @@ attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_erro
 template <class Bf16>
 attnmux_code run_flash_bf16(const Problem& p, const RunContext& context) {
   if (has_no_output(p)) return ATTNMUX_OK;
+  if (is_decode(p)) return run_decode<Bf16, Source::kPairs>(p, context);
   Job job = make_job(p, context);
   return run_rounds<Bf16, Source::kPairs>(job);
 }

@@ -42,6 +42,13 @@ constexpr int64_t kCacheLine = 64;
 // less.
 constexpr int64_t kPackedBudget = int64_t{128} << 20, kPackedBudgetPerThread = int64_t{8} << 20;
 
+// Calls with fewer multiply-adds than this run in the calling thread: they take a few microseconds, and waking a thread
+// that sleeps costs 20 to 50.
+constexpr int64_t kInlineProducts = 1 << 20;
+
+// The next work item, from a counter that all tasks share.
+[[maybe_unused]] inline int64_t take_item(int64_t& next) { return __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED); }
+
 // Where a sequence of the batch starts: its packed keys (bytes, if everything was packed at once) and its work items.
 struct SequenceStart {
   int64_t packed, item;

@@ -19,15 +19,26 @@ inline void store_lanes(int32_t dtype, void* to, F x) {
   }
 }
 
+// The first `count` lanes.
+inline void store_some(int32_t dtype, char* to, F x, int64_t count) {
+  if (count >= kLanes) return store_lanes(dtype, to, x);
+  alignas(64) char buffer[kLanes * 4];
+  store_lanes(dtype, buffer, x);
+  __builtin_memcpy(to, buffer, static_cast<size_t>(count * element_bytes(dtype)));
+}
+
+inline float log_sum_exp(float maximum, float sum, float scale) {
+  return sum == 0 ? -kInfinity : static_cast<float>(static_cast<double>(maximum) * scale + __builtin_log(sum));
+}
+
 inline char* output_row(const Problem& p, const Sequence& s, const Rows& rows, int64_t i) {
   return address(p.out, s.out_offset + rows.query[i] * p.out.strides[1] + rows.head[i] * p.out.strides[2]);
 }
 
 inline void write_lse(const Problem& p, const Sequence& s, const Rows& rows, const SoftmaxState& state, float scale) {
   for (int64_t i = 0; i < rows.count; ++i) {
-    const float sum = state.sum[i];
     *element<float>(p.lse, s.lse_offset + rows.head[i] * p.lse.strides[1] + rows.query[i] * p.lse.strides[2]) =
-        sum == 0 ? -kInfinity : static_cast<float>(static_cast<double>(state.maximum[i]) * scale + __builtin_log(sum));
+        log_sum_exp(state.maximum[i], state.sum[i], scale);
   }
 }
 
@@ -48,13 +59,7 @@ inline void write_output(const Problem& p, const Sequence& s, const Rows& rows, 
       transpose(x);
       for (int64_t i = 0; i < min_of(kLanes, rows.count - v * kLanes); ++i) {
         char* to = output_row(p, s, rows, v * kLanes + i) + d * size;
-        if (width == kLanes) {
-          store_lanes(p.dtype, to, x[i]);
-        } else {
-          alignas(64) char buffer[kLanes * 4];
-          store_lanes(p.dtype, buffer, x[i]);
-          __builtin_memcpy(to, buffer, static_cast<size_t>(width * size));
-        }
+        store_some(p.dtype, to, x[i], width);
       }
     }
   }
