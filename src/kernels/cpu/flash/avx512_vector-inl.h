@@ -21,6 +21,8 @@ inline F madd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 inline F larger(F a, F b) { return _mm512_mask_max_ps(a, 0xffff, a, b); }
 inline F smaller(F a, F b) { return _mm512_mask_min_ps(a, 0xffff, a, b); }
 
+inline bool all_true(I condition) { return _mm512_movepi32_mask(reinterpret_cast<__m512i>(condition)) == 0xffff; }
+
 // The 64-bit products of the even 32-bit lanes, unsigned.
 inline I multiply_even(I a, I b) {
   return reinterpret_cast<I>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));

@@ -23,6 +23,8 @@ inline F madd(F a, F b, F c) { return a * b + c; }
 inline F larger(F a, F b) { return a > b ? a : b; }
 inline F smaller(F a, F b) { return a < b ? a : b; }
 
+inline bool all_true(I condition) { return (condition[0] & condition[1] & condition[2] & condition[3]) != 0; }
+
 // The 64-bit products of the even 32-bit lanes, unsigned.
 inline I multiply_even(I a, I b) {
   using U64 = uint64_t __attribute__((vector_size(16)));
