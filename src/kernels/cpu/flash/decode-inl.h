@@ -547,8 +547,9 @@ void finish_pair(const DecodeJob& job, const DecodeRows& rows) {
   const int64_t pair = rows.batch * p.num_heads_kv + rows.kv_head, value_floats = layout.row_floats - kLanes;
   float* partials = job.partials + pair * layout.ranges * layout.rows * layout.row_floats;
   for (int64_t row = 0; row < rows.count; ++row) {
-    combine_ranges(job, partials, row);
     const Partial result = partial_at(layout, partials, row, value_floats);
+    // One range whose keys count for something is the result already.
+    if (layout.ranges > 1 || *result.sum == 0) combine_ranges(job, partials, row);
     write_decode_row(p, rows, row, Product::kElements, result.accumulator, *result.maximum, *result.sum,
                      job.scale.natural);
   }
