@@ -123,17 +123,16 @@ inline void move_block(int64_t k_bytes, int64_t v_bytes, DecodeBlock& block) {
 
 // ---- Scores ---------------------------------------------------------------------------------------------------------
 
-// kLanes sums become one vector: lane i is the sum of the lanes of x[i].
+// kLanes sums become one vector: lane i is the sum of the lanes of x[i]. By recursion, so that x stays in registers.
+template <int kHalf = kLanes / 2>
 inline F add_lanes(F (&x)[kLanes]) {
-  ATTNMUX_UNROLL(4)
-  for (int half = kLanes / 2; half >= 1; half /= 2) {
-    ATTNMUX_UNROLL(8)
-    for (int i = 0; i < half; ++i) {
-      F low, high;
-      zip(x[i], x[i + half], low, high);
-      x[i] = low + high;
-    }
+  ATTNMUX_UNROLL(8)
+  for (int i = 0; i < kHalf; ++i) {
+    F low, high;
+    zip(x[i], x[i + kHalf], low, high);
+    x[i] = low + high;
   }
+  if constexpr (kHalf > 1) return add_lanes<kHalf / 2>(x);
   return x[0];
 }
 
