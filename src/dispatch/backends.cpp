@@ -4,17 +4,26 @@
 
 #include "kernels/cpu/flash/flash.h"
 #include "kernels/cpu/math/math.h"
+#ifdef ATTNMUX_HAS_CUDA
+#include "kernels/cuda/math/math.h"
+#endif
 
 namespace attnmux {
 
 #define CPU_FLASH &kCpuFlashAvx512Bf16, &kCpuFlashAvx512, &kCpuFlashAvx2, &kCpuFlashBaseline
+#ifdef ATTNMUX_HAS_CUDA
+#define CUDA_MATH , &kCudaMath
+#define NO_CUDA "this version has no kernel for it"
+#else
+#define CUDA_MATH
 #define NO_CUDA "this build has no CUDA kernels"
+#endif
 
 // clang-format off
 constexpr BackendRow kBackends[kBackendNames.size()] = {
   // name                            family      promise                                                              why it is missing                                                             kernels
-  {"native",                         "native",   "the default: the best of the native family for this problem, by rule", "",                                                                        {CPU_FLASH, &kCpuMath}, true},
-  {"_native_math",                   "native",   "plain softmax(QKᵀ)V: any argument, any shape; materialises scores",    "",                                                                        {&kCpuMath}},
+  {"native",                         "native",   "the default: the best of the native family for this problem, by rule", "",                                                                        {CPU_FLASH, &kCpuMath CUDA_MATH}, true},
+  {"_native_math",                   "native",   "plain softmax(QKᵀ)V: any argument, any shape; materialises scores",    "",                                                                        {&kCpuMath CUDA_MATH}},
   {"_native_flash",                  "native",   "fused and tiled: no score matrix in memory",                           "",                                                                        {CPU_FLASH}},
   {"_native_efficient",              "native",   "fused, with masks and biases of any shape, fp32 too, any head_dim",    "",                                                                        {CPU_FLASH}},
   {"_native_cudnn",                  "native",   "cuDNN's fused attention graph",                                        NO_CUDA "; use \"_native_flash\"",                                         {}},
@@ -37,6 +46,7 @@ constexpr BackendRow kBackends[kBackendNames.size()] = {
 };
 // clang-format on
 #undef CPU_FLASH
+#undef CUDA_MATH
 #undef NO_CUDA
 
 consteval bool table_follows_names() {

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/flash/sm80.h"
+
+#include <cmath>
+
+#include "kernels/cuda/runtime/cuda_error.h"
+#include "kernels/cuda/runtime/device.h"
+
+namespace attnmux {
+namespace {
+
+constexpr int32_t kCapability = 80;
+constexpr int64_t kMaxHeadDim = 256;
+
+int32_t available(Reason* reason) { return cuda_available(kCapability, reason); }
+
+int32_t check(const Problem* p, Reason* reason) {
+  for (const auto& [name, dim] : {std::pair("head_dim", p->head_dim), std::pair("head_dim of v", p->head_dim_v)}) {
+    if (dim % 8 != 0 || dim > kMaxHeadDim) {
+      refuse(reason, "%s is %lld; it takes multiples of 8 up to %lld (\"native\" and \"_native_math\" take any)", name,
+             static_cast<long long>(dim), static_cast<long long>(kMaxHeadDim));
+      return 0;
+    }
+  }
+  return cuda_device_is(*p, kCapability, reason);
+}
+
+// Does every row of the tensor start at a multiple of `bytes`? The elements have 16 bits.
+bool rows_aligned(const Tensor& t, int64_t bytes) {
+  if (reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(bytes) != 0) return false;
+  for (int i = 0; i < 3; ++i) {
+    if (t.shape[i] > 1 && t.strides[i] * 2 % bytes != 0) return false;
+  }
+  return true;
+}
+
+attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
+  if (p->seqlen_q == 0) return ATTNMUX_OK;
+  constexpr double kLog2E = 1.4426950408889634;
+  FlashSm80Call call{};
+  call.p = *p;
+  call.scale_log2 = static_cast<float>(p->scale * kLog2E);
+  call.threshold = p->dropout_p > 0 ? dropout_threshold(p->dropout_p) : 0;
+  call.kept = static_cast<float>(1 / (1 - p->dropout_p));
+  call.aligned_in = rows_aligned(p->q, 16) && rows_aligned(p->k, 16) && rows_aligned(p->v, 16);
+  call.aligned_out = rows_aligned(p->out, 4);
+  const int64_t widest = max_of(p->head_dim, p->head_dim_v);
+  const int tile_dim = widest <= 64 ? 64 : widest <= 128 ? 128 : 256;
+  constexpr uint64_t kPerScore =
+      ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_BIAS | ATTNMUX_SOFTCAP | ATTNMUX_DROPOUT;
+  const bool general = (p->features & kPerScore) != 0 || p->head_dim != tile_dim || p->head_dim_v != tile_dim ||
+                       !call.aligned_in || !call.aligned_out || !(call.scale_log2 > 0) ||
+                       !std::isfinite(call.scale_log2);
+  const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm80_bf16 : launch_flash_sm80_fp16;
+  const auto code = static_cast<cudaError_t>(launch(call, tile_dim, general, context->stream));
+  ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm80");
+  return ATTNMUX_OK;
+}
+
+}  // namespace
+
+const Kernel kCudaFlashSm80 = {
+    .struct_size = sizeof(Kernel),
+    .device_type = ATTNMUX_CUDA,
+    .name = "cuda_flash_sm80",
+    .features = (uint64_t{1} << ATTNMUX_FEATURE_COUNT) - 1,
+    .dtypes = 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16,
+    .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, 0},
+    .available = available,
+    .check = check,
+    .workspace_bytes = nullptr,
+    .run = run,
+};
+
+}  // namespace attnmux

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// FlashAttention-2 forward (Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning",
+// 2023, algorithm 1) with mma.sync. A block has kM queries of one head and walks over tiles of kN keys; a warp has the
+// queries of kRowTiles·16 rows, all keys and all columns of the output, so that softmax needs no shared memory.
+#pragma once
+
+#include <cfloat>
+
+#include "kernels/cuda/element.cuh"
+#include "kernels/cuda/flash/sm80.h"
+#include "kernels/cuda/flash/sm80_scores.cuh"
+#include "kernels/cuda/flash/sm80_tile.cuh"
+#include "kernels/cuda/ptx/cp_async.cuh"
+#include "kernels/cuda/ptx/mma.cuh"
+
+namespace attnmux {
+namespace {
+
+template <typename T, int kDim, bool kGeneral>
+__global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
+    flash_sm80_forward(const __grid_constant__ FlashSm80Call call) {
+  using Shape = FlashTile<kDim, kGeneral>;
+  constexpr int kM = Shape::kM, kN = Shape::kN, kRowTiles = Shape::kRowTiles;
+  constexpr int kScoreTiles = kN / 8, kOutTiles = kDim / 8;
+  extern __shared__ __align__(1024) unsigned char shared[];
+  const uint32_t shared_q = ptx::shared_address(shared);
+  const uint32_t shared_k = shared_q + Shape::kQBytes, shared_v = shared_k + Shape::kKvBytes;
+  const Problem& p = call.p;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+
+  // Tiles of one head run side by side, to share K and V in L2; the last tile first, since a causal mask leaves it most.
+  const int64_t item = int64_t{blockIdx.x} / call.q_tiles;
+  const int64_t first_query = (call.q_tiles - 1 - int64_t{blockIdx.x} % call.q_tiles) * kM;
+  const int64_t b = item / p.num_heads_q, head = item % p.num_heads_q;
+  const int64_t kv_head = head / (p.num_heads_q / p.num_heads_kv);
+  const Sequence s = sequence(p, b);
+  if (first_query >= s.seqlen_q) return;
+  const int64_t last_query = min_of(first_query + kM, s.seqlen_q) - 1;
+  // What the first query keeps begins and ends first, what the last keeps, last.
+  const KeyRange first_keys = key_range(p, s, first_query), last_keys = key_range(p, s, last_query);
+  const KeyRange keys{first_keys.first, max_of(last_keys.last, first_keys.first)};
+
+  const int head_dim = kGeneral ? static_cast<int>(p.head_dim) : kDim;
+  const int head_dim_v = kGeneral ? static_cast<int>(p.head_dim_v) : kDim;
+  const bool aligned = !kGeneral || call.aligned_in != 0;
+  const T* q = element<const T>(p.q, s.q_offset + head * p.q.strides[2]);
+  const T* k = element<const T>(p.k, s.k_offset + kv_head * p.k.strides[2]);
+  const T* v = element<const T>(p.v, s.v_offset + kv_head * p.v.strides[2]);
+
+  float out[kRowTiles][kOutTiles][4] = {};
+  RowState state[kRowTiles][2];
+  const int64_t warp_query = first_query + warp * 16;  // of row tile 0; row tile r is kWarps·16·r further
+
+  int64_t tile = keys.first / kN;
+  const int64_t end = ceil_div(keys.last, kN);
+  const auto load_k = [&](int64_t n) {
+    load_tile<T, kDim, kN, kGeneral>(shared_k, k, p.k.strides[1], n * kN, keys, head_dim, aligned, nullptr, 0);
+    ptx::cp_async_commit();
+  };
+  const auto load_v = [&](int64_t n) {
+    // A value that padding hides from all queries may be NaN: it is not read.
+    const uint8_t* padding = nullptr;
+    if (kGeneral && given(p.key_padding)) padding = element<const uint8_t>(p.key_padding, b * p.key_padding.strides[0]);
+    load_tile<T, kDim, kN, kGeneral>(shared_v, v, p.v.strides[1], n * kN, keys, head_dim_v, aligned, padding,
+                                     p.key_padding.strides[1]);
+    ptx::cp_async_commit();
+  };
+
+  if (tile < end) {
+    load_tile<T, kDim, kM, kGeneral>(shared_q, q, p.q.strides[1], first_query, {first_query, last_query + 1}, head_dim,
+                                     aligned, nullptr, 0);
+    load_k(tile);
+  }
+  for (; tile < end; ++tile) {
+    ptx::cp_async_wait<0>();
+    __syncthreads();  // K has arrived; every warp has read the last V
+    load_v(tile);
+
+    float score[kRowTiles][kScoreTiles][4] = {};
+#pragma unroll
+    for (int step = 0; step < kDim / 16; ++step) {
+      if (kGeneral && step * 16 >= head_dim) break;
+      uint32_t a[kRowTiles][4];
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r)
+        ptx::ldmatrix_x4(a[r], fragment_a<kM>(shared_q, (r * Shape::kWarps + warp) * 16, step, lane));
+#pragma unroll
+      for (int n = 0; n < kN / 16; ++n) {
+        uint32_t key[4];
+        ptx::ldmatrix_x4(key, fragment_b<kN>(shared_k, n * 16, step, lane));
+#pragma unroll
+        for (int r = 0; r < kRowTiles; ++r) {
+          ptx::mma_m16n8k16<T>(score[r][2 * n], a[r], key[0], key[1]);
+          ptx::mma_m16n8k16<T>(score[r][2 * n + 1], a[r], key[2], key[3]);
+        }
+      }
+    }
+
+    ptx::cp_async_wait<0>();
+    __syncthreads();  // V has arrived; every warp has read K
+    if (tile + 1 < end) load_k(tile + 1);
+
+    const int64_t first_key = tile * kN;
+    const bool partial = first_key < last_keys.first || first_key + kN > first_keys.last;
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+      const int64_t query = warp_query + r * Shape::kWarps * 16 + lane / 4;  // and 8 further
+      if constexpr (kGeneral) {
+        shape_scores<kScoreTiles>(call, s, b, head, query, first_key, lane, score[r]);
+      }
+      if (partial) mask_positions<kScoreTiles>(p, s, query, first_key, lane, score[r]);
+      float rescale[2];
+      if constexpr (kGeneral) {
+        softmax_natural<kScoreTiles>(score[r], state[r], rescale);
+        if (call.threshold != 0) drop<kScoreTiles>(call, b, head, query, first_key, lane, score[r]);
+      } else {
+        softmax_scaled<kScoreTiles>(score[r], call.scale_log2, state[r], rescale);
+      }
+#pragma unroll
+      for (int n = 0; n < kOutTiles; ++n) {
+        out[r][n][0] *= rescale[0];
+        out[r][n][1] *= rescale[0];
+        out[r][n][2] *= rescale[1];
+        out[r][n][3] *= rescale[1];
+      }
+    }
+
+#pragma unroll
+    for (int step = 0; step < kN / 16; ++step) {
+      // The layout of a product's result is that of a left factor: P needs no shuffle.
+      uint32_t a[kRowTiles][4];
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+        const float(&left)[4] = score[r][2 * step];
+        const float(&right)[4] = score[r][2 * step + 1];
+        a[r][0] = ptx::pack<T>(left[0], left[1]);
+        a[r][1] = ptx::pack<T>(left[2], left[3]);
+        a[r][2] = ptx::pack<T>(right[0], right[1]);
+        a[r][3] = ptx::pack<T>(right[2], right[3]);
+      }
+#pragma unroll
+      for (int n = 0; n < kDim / 16; ++n) {
+        if (kGeneral && n * 16 >= head_dim_v) break;
+        uint32_t value[4];
+        ptx::ldmatrix_x4_transposed(value, fragment_b_transposed<kN>(shared_v, step * 16, n, lane));
+#pragma unroll
+        for (int r = 0; r < kRowTiles; ++r) {
+          ptx::mma_m16n8k16<T>(out[r][2 * n], a[r], value[0], value[1]);
+          ptx::mma_m16n8k16<T>(out[r][2 * n + 1], a[r], value[2], value[3]);
+        }
+      }
+    }
+  }
+
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int64_t query = warp_query + r * Shape::kWarps * 16 + lane / 4 + 8 * half;
+      const float sum = quad_sum(state[r][half].sum);
+      const bool empty = sum == 0;
+      const float inverse = empty ? 0 : (kGeneral ? call.kept : 1.0f) / sum;
+      if (query > last_query) continue;
+      T* to = element<T>(p.out, s.out_offset + query * p.out.strides[1] + head * p.out.strides[2]) + lane % 4 * 2;
+#pragma unroll
+      for (int n = 0; n < kOutTiles; ++n) {
+        if (kGeneral && n * 8 >= head_dim_v) break;
+        const float left = empty ? 0 : out[r][n][2 * half] * inverse, right = empty ? 0 : out[r][n][2 * half + 1] * inverse;
+        if (!kGeneral || call.aligned_out != 0) {
+          *reinterpret_cast<uint32_t*>(to + n * 8) = ptx::pack<T>(left, right);
+        } else {
+          to[n * 8] = from_real<T>(left);
+          to[n * 8 + 1] = from_real<T>(right);
+        }
+      }
+      if (given(p.lse) && lane % 4 == 0) {
+        *element<float>(p.lse, s.lse_offset + head * p.lse.strides[1] + query * p.lse.strides[2]) =
+            empty ? -INFINITY : state[r][half].log_sum_exp<kGeneral>(sum, call.scale_log2);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attnmux

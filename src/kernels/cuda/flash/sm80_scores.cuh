@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// What happens to a row tile of scores between the two products: hooks for scale, softcap, bias and masks, the online
+// softmax, dropout. score[n][0] and [1] are of row lane/4 and the keys 8n + 2(lane%4) and the next, [2] and [3] of the
+// row 8 further.
+#pragma once
+
+#include <cfloat>
+
+#include "kernels/cuda/element.cuh"
+#include "kernels/cuda/flash/sm80.h"
+#include "kernels/cuda/ptx/mma.cuh"
+
+namespace attnmux {
+namespace {
+
+constexpr float kFlashLog2E = 1.4426950408889634f, kFlashLn2 = 0.6931471805599453f;
+
+// Running maximum and this lane's part of the running sum of a row. The maximum is of unscaled products
+// (softmax_scaled), or of finished scores (softmax_natural).
+struct RowState {
+  float maximum = -INFINITY, sum = 0;
+  template <bool natural>
+  __device__ float log_sum_exp(float row_sum, float scale_log2) const {
+    if (natural) return maximum + logf(row_sum);
+    return (maximum * scale_log2 + log2f(row_sum)) * kFlashLn2;  // the same rounded product as in the exponents
+  }
+};
+
+// The four lanes of a row are neighbours.
+__device__ inline float quad_sum(float x) {
+  x += __shfl_xor_sync(0xFFFFFFFFu, x, 1);
+  return x + __shfl_xor_sync(0xFFFFFFFFu, x, 2);
+}
+__device__ inline float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 1));
+  return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 2));
+}
+
+// fmaxf ignores NaN; a NaN score makes its probability NaN, and with it sum and output. The row of a state without any
+// attended key so far has probabilities of 2^-inf.
+template <int kTiles>
+__device__ inline void softmax_scaled(float (&score)[kTiles][4], float scale_log2, RowState (&state)[2],
+                                      float (&rescale)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float largest = score[0][2 * half];
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) largest = fmaxf(largest, fmaxf(score[n][2 * half], score[n][2 * half + 1]));
+    largest = fmaxf(quad_max(largest), state[half].maximum);
+    const float shift = largest == -INFINITY ? 0 : largest * scale_log2;
+    rescale[half] = ptx::exp2_approximate(state[half].maximum * scale_log2 - shift);
+    state[half].maximum = largest;
+    float sum = 0;
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& x = score[n][2 * half + i];
+        x = ptx::exp2_approximate(fmaf(x, scale_log2, -shift));
+        sum += x;
+      }
+    }
+    state[half].sum = state[half].sum * rescale[half] + sum;
+  }
+}
+
+// The difference is taken before the base-2 scaling, so that finite scores as large as FLT_MAX stay finite.
+template <int kTiles>
+__device__ inline void softmax_natural(float (&score)[kTiles][4], RowState (&state)[2], float (&rescale)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float largest = score[0][2 * half];
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) largest = fmaxf(largest, fmaxf(score[n][2 * half], score[n][2 * half + 1]));
+    largest = fmaxf(quad_max(largest), state[half].maximum);
+    const float shift = largest == -INFINITY ? 0 : largest;
+    rescale[half] = ptx::exp2_approximate((state[half].maximum - shift) * kFlashLog2E);
+    state[half].maximum = largest;
+    float sum = 0;
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& x = score[n][2 * half + i];
+        x = ptx::exp2_approximate((x - shift) * kFlashLog2E);
+        sum += x;
+      }
+    }
+    state[half].sum = state[half].sum * rescale[half] + sum;
+  }
+}
+
+// Causal, window and key length.
+template <int kTiles>
+__device__ inline void mask_positions(const Problem& p, const Sequence& s, int64_t query, int64_t first_key, int lane,
+                                      float (&score)[kTiles][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const KeyRange keys = key_range(p, s, query + 8 * half);
+    // Relative to the lane's first key; a tile has fewer than 1000 keys.
+    const int64_t base = first_key + lane % 4 * 2;
+    const int first = static_cast<int>(max_of(min_of(keys.first - base, 1000), -1000));
+    const int last = static_cast<int>(max_of(min_of(keys.last - base, 1000), -1000));
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int key = 8 * n + i;
+        if (key < first || key >= last) score[n][2 * half + i] = -INFINITY;
+      }
+    }
+  }
+}
+
+// From products to scores: scale, softcap, bias, key padding and dense mask. Keys and queries outside of the sequence
+// are not looked up.
+template <int kTiles>
+__device__ inline void shape_scores(const FlashSm80Call& call, const Sequence& s, int64_t b, int64_t head,
+                                    int64_t query, int64_t first_key, int lane, float (&score)[kTiles][4]) {
+  const Problem& p = call.p;
+  const auto scale = static_cast<float>(p.scale), softcap = static_cast<float>(p.softcap);
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float x = score[n][i] * scale;
+      if (softcap > 0) x = softcap * tanhf(x / softcap);
+      score[n][i] = x;
+    }
+  }
+  if (given(p.bias)) {
+    const Tensor& t = p.bias;
+    const int64_t base = b * t.strides[0] + head * t.strides[1];
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int64_t row = query + i / 2 * 8, key = first_key + 8 * n + lane % 4 * 2 + i % 2;
+        if (row >= s.seqlen_q || key >= s.key_length) continue;
+        const float bias = load_bias(t, base + row * t.strides[2] + key * t.strides[3]);
+        const float x = score[n][i], shifted = x + bias;
+        // An additive -inf masks, whatever the key holds; finite values stay finite.
+        const bool finite = isfinite(x) && isfinite(bias);
+        score[n][i] = bias == -INFINITY ? -INFINITY : finite ? fminf(fmaxf(shifted, -FLT_MAX), FLT_MAX) : shifted;
+      }
+    }
+  }
+  for (const Tensor* mask : {&p.key_padding, &p.dense_mask}) {
+    if (!given(*mask)) continue;
+    const bool dense = mask == &p.dense_mask;
+    const int64_t base = b * mask->strides[0] + (dense ? head * mask->strides[1] : 0);
+    const int64_t row_stride = dense ? mask->strides[2] : 0, key_stride = mask->strides[dense ? 3 : 1];
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int64_t row = query + i / 2 * 8, key = first_key + 8 * n + lane % 4 * 2 + i % 2;
+        if (row >= s.seqlen_q || key >= s.key_length) continue;
+        if (!attends(*mask, base + row * row_stride + key * key_stride)) score[n][i] = -INFINITY;
+      }
+    }
+  }
+}
+
+// Zeroes what dropout drops; the sums have been taken.
+template <int kTiles>
+__device__ inline void drop(const FlashSm80Call& call, int64_t b, int64_t head, int64_t query, int64_t first_key,
+                            int lane, float (&score)[kTiles][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      // The lane's two keys are the first or the last two of a block of four.
+      const Philox words =
+          dropout_words(call.p, b, head, query + 8 * half, (first_key + 8 * n + lane % 4 * 2) / 4);
+      const bool late = lane % 2 != 0;
+      const uint32_t left = late ? words.word[2] : words.word[0], right = late ? words.word[3] : words.word[1];
+      float& a = half == 0 ? score[n][0] : score[n][2];
+      float& z = half == 0 ? score[n][1] : score[n][3];
+      if (left >> 8 < call.threshold) a = 0;
+      if (right >> 8 < call.threshold) z = 0;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attnmux

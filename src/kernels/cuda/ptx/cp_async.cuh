@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copies from global to shared memory that do not pass through registers, sm80 and newer. PTX ISA,
+// "Data Movement and Conversion Instructions: Asynchronous copy", its part on non-bulk copies.
+#pragma once
+
+#include <cstdint>
+
+namespace attnmux::ptx {
+namespace {
+
+__device__ inline uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// 16 bytes, past L1; where `fill` is false nothing is read and 16 zeros are written. Both addresses are multiples of 16.
+__device__ inline void cp_async_16(uint32_t to, const void* from, bool fill) {
+  const int bytes = fill ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+__device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most `pending` groups of this thread are under way.
+template <int pending>
+__device__ inline void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+}  // namespace
+}  // namespace attnmux::ptx
