@@ -2,6 +2,7 @@
 #include "kernels/cuda/flash/sm80.h"
 
 #include <cmath>
+#include <utility>
 
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
@@ -21,6 +22,11 @@ int32_t check(const Problem* p, Reason* reason) {
              static_cast<long long>(dim), static_cast<long long>(kMaxHeadDim));
       return 0;
     }
+  }
+  if (max_of(p->seqlen_q, p->seqlen_kv) >= kFlashMaxLength) {
+    refuse(reason, "there are %lld queries and %lld keys; it takes fewer than 2^30 of each",
+           static_cast<long long>(p->seqlen_q), static_cast<long long>(p->seqlen_kv));
+    return 0;
   }
   return cuda_device_is(*p, kCapability, reason);
 }

@@ -8,6 +8,9 @@ namespace attnmux {
 
 extern const Kernel kCudaFlashSm80;
 
+/// Queries and keys of a sequence are counted in 32 bits inside the kernel.
+inline constexpr int64_t kFlashMaxLength = int64_t{1} << 30;
+
 /// One launch: the problem and what the host derives from it.
 struct FlashSm80Call {
   Problem p;

@@ -28,53 +28,58 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
   const Problem& p = call.p;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
 
-  // Tiles of one head run side by side, to share K and V in L2; the last tile first, since a causal mask leaves it most.
+  // Tiles of one head run side by side, to share K and V in L2; the last tile first, since a causal mask leaves it
+  // most.
   const int64_t item = int64_t{blockIdx.x} / call.q_tiles;
-  const int64_t first_query = (call.q_tiles - 1 - int64_t{blockIdx.x} % call.q_tiles) * kM;
+  const int first_query = static_cast<int>(call.q_tiles - 1 - int64_t{blockIdx.x} % call.q_tiles) * kM;
   const int64_t b = item / p.num_heads_q, head = item % p.num_heads_q;
-  const int64_t kv_head = head / (p.num_heads_q / p.num_heads_kv);
   const Sequence s = sequence(p, b);
-  if (first_query >= s.seqlen_q) return;
-  const int64_t last_query = min_of(first_query + kM, s.seqlen_q) - 1;
+  const int queries = static_cast<int>(s.seqlen_q);
+  if (first_query >= queries) return;
+  const int last_query = min(first_query + kM, queries) - 1;
+  const Positions positions(p, s);
   // What the first query keeps begins and ends first, what the last keeps, last.
-  const KeyRange first_keys = key_range(p, s, first_query), last_keys = key_range(p, s, last_query);
-  const KeyRange keys{first_keys.first, max_of(last_keys.last, first_keys.first)};
+  const int first_key = positions.begin(first_query), end_key = positions.end(last_query);
 
   const int head_dim = kGeneral ? static_cast<int>(p.head_dim) : kDim;
   const int head_dim_v = kGeneral ? static_cast<int>(p.head_dim_v) : kDim;
   const bool aligned = !kGeneral || call.aligned_in != 0;
-  const T* q = element<const T>(p.q, s.q_offset + head * p.q.strides[2]);
+  const int64_t kv_head = head / (p.num_heads_q / p.num_heads_kv);
   const T* k = element<const T>(p.k, s.k_offset + kv_head * p.k.strides[2]);
   const T* v = element<const T>(p.v, s.v_offset + kv_head * p.v.strides[2]);
 
   float out[kRowTiles][kOutTiles][4] = {};
   RowState state[kRowTiles][2];
-  const int64_t warp_query = first_query + warp * 16;  // of row tile 0; row tile r is kWarps·16·r further
+  const int lane_query = first_query + warp * 16 + lane / 4;  // of row tile 0, and 8 further
+  const auto queries_at = left_factor<kM>(shared_q, warp * 16, lane);
+  const auto keys_at = right_factor<kN>(shared_k, lane);
+  const auto values_at = right_factor_transposed<kN>(shared_v, lane);
 
-  int64_t tile = keys.first / kN;
-  const int64_t end = ceil_div(keys.last, kN);
-  const auto load_k = [&](int64_t n) {
-    load_tile<T, kDim, kN, kGeneral>(shared_k, k, p.k.strides[1], n * kN, keys, head_dim, aligned, nullptr, 0);
+  const auto load_k = [&](int key) {
+    load_tile<T, kDim, kN, kGeneral>(shared_k, k, p.k.strides[1], key, first_key, end_key, head_dim, aligned, nullptr,
+                                     0);
     ptx::cp_async_commit();
   };
-  const auto load_v = [&](int64_t n) {
+  const auto load_v = [&](int key) {
     // A value that padding hides from all queries may be NaN: it is not read.
     const uint8_t* padding = nullptr;
     if (kGeneral && given(p.key_padding)) padding = element<const uint8_t>(p.key_padding, b * p.key_padding.strides[0]);
-    load_tile<T, kDim, kN, kGeneral>(shared_v, v, p.v.strides[1], n * kN, keys, head_dim_v, aligned, padding,
+    load_tile<T, kDim, kN, kGeneral>(shared_v, v, p.v.strides[1], key, first_key, end_key, head_dim_v, aligned, padding,
                                      p.key_padding.strides[1]);
     ptx::cp_async_commit();
   };
 
-  if (tile < end) {
-    load_tile<T, kDim, kM, kGeneral>(shared_q, q, p.q.strides[1], first_query, {first_query, last_query + 1}, head_dim,
+  int key = first_key / kN * kN;  // of the tile
+  if (key < end_key) {
+    const T* q = element<const T>(p.q, s.q_offset + head * p.q.strides[2]);
+    load_tile<T, kDim, kM, kGeneral>(shared_q, q, p.q.strides[1], first_query, first_query, last_query + 1, head_dim,
                                      aligned, nullptr, 0);
-    load_k(tile);
+    load_k(key);
   }
-  for (; tile < end; ++tile) {
+  for (; key < end_key; key += kN) {
     ptx::cp_async_wait<0>();
     __syncthreads();  // K has arrived; every warp has read the last V
-    load_v(tile);
+    load_v(key);
 
     float score[kRowTiles][kScoreTiles][4] = {};
 #pragma unroll
@@ -82,37 +87,36 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
       if (kGeneral && step * 16 >= head_dim) break;
       uint32_t a[kRowTiles][4];
 #pragma unroll
-      for (int r = 0; r < kRowTiles; ++r)
-        ptx::ldmatrix_x4(a[r], fragment_a<kM>(shared_q, (r * Shape::kWarps + warp) * 16, step, lane));
+      for (int r = 0; r < kRowTiles; ++r) ptx::ldmatrix_x4(a[r], queries_at.fragment(r * Shape::kWarps * 16, step));
 #pragma unroll
       for (int n = 0; n < kN / 16; ++n) {
-        uint32_t key[4];
-        ptx::ldmatrix_x4(key, fragment_b<kN>(shared_k, n * 16, step, lane));
+        uint32_t right[4];
+        ptx::ldmatrix_x4(right, keys_at.fragment(n * 16, step));
 #pragma unroll
         for (int r = 0; r < kRowTiles; ++r) {
-          ptx::mma_m16n8k16<T>(score[r][2 * n], a[r], key[0], key[1]);
-          ptx::mma_m16n8k16<T>(score[r][2 * n + 1], a[r], key[2], key[3]);
+          ptx::mma_m16n8k16<T>(score[r][2 * n], a[r], right[0], right[1]);
+          ptx::mma_m16n8k16<T>(score[r][2 * n + 1], a[r], right[2], right[3]);
         }
       }
     }
 
     ptx::cp_async_wait<0>();
     __syncthreads();  // V has arrived; every warp has read K
-    if (tile + 1 < end) load_k(tile + 1);
+    if (key + kN < end_key) load_k(key + kN);
 
-    const int64_t first_key = tile * kN;
-    const bool partial = first_key < last_keys.first || first_key + kN > first_keys.last;
+    // Some query of the block does not keep some key of the tile.
+    const bool partial = key < positions.begin(last_query) || key + kN > positions.end(first_query);
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
-      const int64_t query = warp_query + r * Shape::kWarps * 16 + lane / 4;  // and 8 further
+      const int query = lane_query + r * Shape::kWarps * 16;
       if constexpr (kGeneral) {
-        shape_scores<kScoreTiles>(call, s, b, head, query, first_key, lane, score[r]);
+        shape_scores<kScoreTiles>(call, queries, positions.key_length, b, head, query, key, lane, score[r]);
       }
-      if (partial) mask_positions<kScoreTiles>(p, s, query, first_key, lane, score[r]);
+      if (partial) mask_positions<kScoreTiles>(positions, query, key, lane, score[r]);
       float rescale[2];
       if constexpr (kGeneral) {
         softmax_natural<kScoreTiles>(score[r], state[r], rescale);
-        if (call.threshold != 0) drop<kScoreTiles>(call, b, head, query, first_key, lane, score[r]);
+        if (call.threshold != 0) drop<kScoreTiles>(call, b, head, query, key, lane, score[r]);
       } else {
         softmax_scaled<kScoreTiles>(score[r], call.scale_log2, state[r], rescale);
       }
@@ -141,31 +145,39 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
 #pragma unroll
       for (int n = 0; n < kDim / 16; ++n) {
         if (kGeneral && n * 16 >= head_dim_v) break;
-        uint32_t value[4];
-        ptx::ldmatrix_x4_transposed(value, fragment_b_transposed<kN>(shared_v, step * 16, n, lane));
+        uint32_t right[4];
+        ptx::ldmatrix_x4_transposed(right, values_at.fragment(step * 16, n));
 #pragma unroll
         for (int r = 0; r < kRowTiles; ++r) {
-          ptx::mma_m16n8k16<T>(out[r][2 * n], a[r], value[0], value[1]);
-          ptx::mma_m16n8k16<T>(out[r][2 * n + 1], a[r], value[2], value[3]);
+          ptx::mma_m16n8k16<T>(out[r][2 * n], a[r], right[0], right[1]);
+          ptx::mma_m16n8k16<T>(out[r][2 * n + 1], a[r], right[2], right[3]);
         }
       }
     }
   }
 
+  // Computed again, behind the compiler's back, so that no offset holds registers during the loop.
+  int64_t item_again = int64_t{blockIdx.x};
+  asm volatile("" : "+l"(item_again));
+  item_again /= call.q_tiles;
+  const int64_t head_out = item_again % p.num_heads_q;
+  const Sequence place = sequence(p, item_again / p.num_heads_q);
 #pragma unroll
   for (int r = 0; r < kRowTiles; ++r) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int64_t query = warp_query + r * Shape::kWarps * 16 + lane / 4 + 8 * half;
+      const int query = lane_query + r * Shape::kWarps * 16 + 8 * half;
       const float sum = quad_sum(state[r][half].sum);
       const bool empty = sum == 0;
       const float inverse = empty ? 0 : (kGeneral ? call.kept : 1.0f) / sum;
       if (query > last_query) continue;
-      T* to = element<T>(p.out, s.out_offset + query * p.out.strides[1] + head * p.out.strides[2]) + lane % 4 * 2;
+      T* to =
+          element<T>(p.out, place.out_offset + query * p.out.strides[1] + head_out * p.out.strides[2]) + lane % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kOutTiles; ++n) {
         if (kGeneral && n * 8 >= head_dim_v) break;
-        const float left = empty ? 0 : out[r][n][2 * half] * inverse, right = empty ? 0 : out[r][n][2 * half + 1] * inverse;
+        const float left = empty ? 0 : out[r][n][2 * half] * inverse,
+                    right = empty ? 0 : out[r][n][2 * half + 1] * inverse;
         if (!kGeneral || call.aligned_out != 0) {
           *reinterpret_cast<uint32_t*>(to + n * 8) = ptx::pack<T>(left, right);
         } else {
@@ -174,8 +186,8 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
         }
       }
       if (given(p.lse) && lane % 4 == 0) {
-        *element<float>(p.lse, s.lse_offset + head * p.lse.strides[1] + query * p.lse.strides[2]) =
-            empty ? -INFINITY : state[r][half].log_sum_exp<kGeneral>(sum, call.scale_log2);
+        *element<float>(p.lse, place.lse_offset + head_out * p.lse.strides[1] + query * p.lse.strides[2]) =
+            empty ? -INFINITY : state[r][half].template log_sum_exp<kGeneral>(sum, call.scale_log2);
       }
     }
   }

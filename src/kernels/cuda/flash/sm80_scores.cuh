@@ -90,17 +90,26 @@ __device__ inline void softmax_natural(float (&score)[kTiles][4], RowState (&sta
   }
 }
 
-// Causal, window and key length.
+// Which keys causal, window and key length leave to a query: [max(0, query + first), min(query + last, key_length)),
+// with 32-bit numbers, which check() sees to.
+struct Positions {
+  int first, last, key_length;
+  __device__ Positions(const Problem& p, const Sequence& s) : key_length(static_cast<int>(s.key_length)) {
+    first = p.window_left < 0 ? -kFlashMaxLength : static_cast<int>(max_of(s.delta - p.window_left, -kFlashMaxLength));
+    last =
+        p.window_right < 0 ? kFlashMaxLength : static_cast<int>(min_of(s.delta + p.window_right + 1, kFlashMaxLength));
+  }
+  __device__ int begin(int query) const { return min(max(query + first, 0), key_length); }
+  __device__ int end(int query) const { return max(min(query + last, key_length), 0); }
+};
+
 template <int kTiles>
-__device__ inline void mask_positions(const Problem& p, const Sequence& s, int64_t query, int64_t first_key, int lane,
+__device__ inline void mask_positions(const Positions& positions, int query, int first_key, int lane,
                                       float (&score)[kTiles][4]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const KeyRange keys = key_range(p, s, query + 8 * half);
-    // Relative to the lane's first key; a tile has fewer than 1000 keys.
-    const int64_t base = first_key + lane % 4 * 2;
-    const int first = static_cast<int>(max_of(min_of(keys.first - base, 1000), -1000));
-    const int last = static_cast<int>(max_of(min_of(keys.last - base, 1000), -1000));
+    const int first = positions.begin(query + 8 * half) - first_key - lane % 4 * 2;
+    const int last = positions.end(query + 8 * half) - first_key - lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
@@ -115,8 +124,8 @@ __device__ inline void mask_positions(const Problem& p, const Sequence& s, int64
 // From products to scores: scale, softcap, bias, key padding and dense mask. Keys and queries outside of the sequence
 // are not looked up.
 template <int kTiles>
-__device__ inline void shape_scores(const FlashSm80Call& call, const Sequence& s, int64_t b, int64_t head,
-                                    int64_t query, int64_t first_key, int lane, float (&score)[kTiles][4]) {
+__device__ inline void shape_scores(const FlashSm80Call& call, int queries, int key_length, int64_t b, int64_t head,
+                                    int query, int first_key, int lane, float (&score)[kTiles][4]) {
   const Problem& p = call.p;
   const auto scale = static_cast<float>(p.scale), softcap = static_cast<float>(p.softcap);
 #pragma unroll
@@ -135,8 +144,8 @@ __device__ inline void shape_scores(const FlashSm80Call& call, const Sequence& s
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int64_t row = query + i / 2 * 8, key = first_key + 8 * n + lane % 4 * 2 + i % 2;
-        if (row >= s.seqlen_q || key >= s.key_length) continue;
+        const int row = query + i / 2 * 8, key = first_key + 8 * n + lane % 4 * 2 + i % 2;
+        if (row >= queries || key >= key_length) continue;
         const float bias = load_bias(t, base + row * t.strides[2] + key * t.strides[3]);
         const float x = score[n][i], shifted = x + bias;
         // An additive -inf masks, whatever the key holds; finite values stay finite.
@@ -154,8 +163,8 @@ __device__ inline void shape_scores(const FlashSm80Call& call, const Sequence& s
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int64_t row = query + i / 2 * 8, key = first_key + 8 * n + lane % 4 * 2 + i % 2;
-        if (row >= s.seqlen_q || key >= s.key_length) continue;
+        const int row = query + i / 2 * 8, key = first_key + 8 * n + lane % 4 * 2 + i % 2;
+        if (row >= queries || key >= key_length) continue;
         if (!attends(*mask, base + row * row_stride + key * key_stride)) score[n][i] = -INFINITY;
       }
     }
@@ -164,15 +173,14 @@ __device__ inline void shape_scores(const FlashSm80Call& call, const Sequence& s
 
 // Zeroes what dropout drops; the sums have been taken.
 template <int kTiles>
-__device__ inline void drop(const FlashSm80Call& call, int64_t b, int64_t head, int64_t query, int64_t first_key,
-                            int lane, float (&score)[kTiles][4]) {
+__device__ inline void drop(const FlashSm80Call& call, int64_t b, int64_t head, int query, int first_key, int lane,
+                            float (&score)[kTiles][4]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
       // The lane's two keys are the first or the last two of a block of four.
-      const Philox words =
-          dropout_words(call.p, b, head, query + 8 * half, (first_key + 8 * n + lane % 4 * 2) / 4);
+      const Philox words = dropout_words(call.p, b, head, query + 8 * half, (first_key + 8 * n + lane % 4 * 2) / 4);
       const bool late = lane % 2 != 0;
       const uint32_t left = late ? words.word[2] : words.word[0], right = late ? words.word[3] : words.word[1];
       float& a = half == 0 ? score[n][0] : score[n][2];

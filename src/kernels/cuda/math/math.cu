@@ -64,8 +64,7 @@ struct Row {
     if (given(p.key_padding) && !attends(p.key_padding, b * p.key_padding.strides[0] + key * p.key_padding.strides[1]))
       return true;
     const Tensor& m = p.dense_mask;
-    return given(m) &&
-           !attends(m, b * m.strides[0] + head * m.strides[1] + query * m.strides[2] + key * m.strides[3]);
+    return given(m) && !attends(m, b * m.strides[0] + head * m.strides[1] + query * m.strides[2] + key * m.strides[3]);
   }
 
   // What the lane's key scores from its product; -infinity where it is masked.

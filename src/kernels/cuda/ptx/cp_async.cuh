@@ -12,10 +12,18 @@ __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// 16 bytes, past L1; where `fill` is false nothing is read and 16 zeros are written. Both addresses are multiples of 16.
+// 16 bytes, past L1; where `fill` is false nothing is read and 16 zeros are written. Both addresses are multiples
+// of 16.
 __device__ inline void cp_async_16(uint32_t to, const void* from, bool fill) {
   const int bytes = fill ? 16 : 0;
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+// 16 bytes from registers; "Data Movement and Conversion Instructions: st".
+__device__ inline void store_shared_16(uint32_t to, const uint32_t (&word)[4]) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(word[0]), "r"(word[1]), "r"(word[2]),
+               "r"(word[3])
+               : "memory");
 }
 
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
