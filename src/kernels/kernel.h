@@ -34,7 +34,9 @@ namespace {
 [[maybe_unused]] ATTNMUX_DEVICE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 [[maybe_unused]] ATTNMUX_DEVICE constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-[[maybe_unused]] ATTNMUX_DEVICE inline bool has(const Problem& p, uint64_t features) { return (p.features & features) == features; }
+[[maybe_unused]] ATTNMUX_DEVICE inline bool has(const Problem& p, uint64_t features) {
+  return (p.features & features) == features;
+}
 [[maybe_unused]] ATTNMUX_DEVICE inline bool given(const Tensor& t) { return t.dtype != 0; }
 
 // The pointer to element `offset` (in elements) of a tensor.
@@ -135,12 +137,13 @@ struct Philox {
 
 // The four words that decide the keys 4·key_block … 4·key_block+3 of one query row.
 [[maybe_unused]] ATTNMUX_DEVICE inline Philox dropout_words(const Problem& p, int64_t b, int64_t head, int64_t query,
-                                             int64_t key_block) {
+                                                            int64_t key_block) {
   return philox(p.dropout_seed, static_cast<uint32_t>(key_block), static_cast<uint32_t>(query),
                 static_cast<uint32_t>(b * p.num_heads_q + head), static_cast<uint32_t>(p.dropout_offset));
 }
 
-[[maybe_unused]] ATTNMUX_DEVICE inline bool dropout_keeps(const Problem& p, int64_t b, int64_t head, int64_t query, int64_t key) {
+[[maybe_unused]] ATTNMUX_DEVICE inline bool dropout_keeps(const Problem& p, int64_t b, int64_t head, int64_t query,
+                                                          int64_t key) {
   return (dropout_words(p, b, head, query, key / 4).word[key % 4] >> 8) >= dropout_threshold(p.dropout_p);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/catalog.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <set>
@@ -39,8 +40,15 @@ std::string only_device() {
   return text == "all" ? "" : text;
 }
 
+void say_why_cuda_is_missing() {
+  const auto cuda = describe(ATTNMUX_DESCRIBE_MACHINE).at("devices").at("cuda");
+  const std::string reason = cuda.at("reason");
+  if (!reason.empty()) std::printf("CUDA kernels are not tested: %s\n", reason.c_str());
+}
+
 std::vector<Target> find_targets() {
   const std::string only = only_device();
+  if (cuda_tensors_can_be_mirrored && only != "cpu") say_why_cuda_is_missing();
   std::vector<Target> all;
   for (const auto& backend : describe(ATTNMUX_DESCRIBE_BACKENDS)) {
     if (!backend.at("available").get<bool>()) continue;

@@ -37,8 +37,8 @@ const std::vector<Target>& kernels();
 /// The entry of kernels() with this name; throws if there is none.
 const Target& kernel_named(std::string_view name);
 
-/// Where the tests' data lies: ATTNMUX_TEST_SOURCE_DIR, for a binary that was carried to another machine, else the source
-/// tree that it was built from.
+/// Where the tests' data lies: ATTNMUX_TEST_SOURCE_DIR, for a binary that was carried to another machine, else the
+/// source tree that it was built from.
 std::string source_dir();
 
 /// How much to run: ATTNMUX_TEST_INTENSITY = smoke (emulators, sanitizers) | ci (default) | full.

@@ -140,8 +140,8 @@ bool same_elements(const Result& a, const Result& b) {
   return a.out.element_bytes() == b.out.element_bytes() && a.lse.element_bytes() == b.lse.element_bytes();
 }
 
-// Causal and window masks without an alignment are legal where cu_seqlens_q and cu_seqlens_kv have equal values. Lengths
-// in device memory are never read, so there they must be one tensor.
+// Causal and window masks without an alignment are legal where cu_seqlens_q and cu_seqlens_kv have equal values.
+// Lengths in device memory are never read, so there they must be one tensor.
 bool needs_values_on_host(const Spec& s) {
   const bool aligned = s.causal_align != Align::kNone || s.window_align != Align::kNone;
   const bool windowed = s.window && (s.window_left >= 0 || s.window_right >= 0);

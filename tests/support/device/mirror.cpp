@@ -134,8 +134,8 @@ class Mirror {
  private:
   std::vector<attnmux_tensor*> all() {
     attnmux_options& o = options_;
-    return {&tensors_[0],   &tensors_[1],  &tensors_[2], &tensors_[3], &o.key_lengths,  &o.key_padding,
-            &o.dense_mask, &o.bias, &o.lse,       &o.cu_seqlens_q, &o.cu_seqlens_kv};
+    return {&tensors_[0],  &tensors_[1], &tensors_[2], &tensors_[3],    &o.key_lengths,  &o.key_padding,
+            &o.dense_mask, &o.bias,      &o.lse,       &o.cu_seqlens_q, &o.cu_seqlens_kv};
   }
 
   void add(const attnmux_tensor& t) {
@@ -232,8 +232,8 @@ attnmux_code __wrap_attnmux_plan_create(const attnmux_tensor* q, const attnmux_t
 }
 
 attnmux_code __wrap_attnmux_plan_run(const attnmux_plan* plan, const attnmux_tensor* q, const attnmux_tensor* k,
-                                     const attnmux_tensor* v, const attnmux_tensor* out,
-                                     const attnmux_options* options, const attnmux_exec* exec, attnmux_error* error) {
+                                     const attnmux_tensor* v, const attnmux_tensor* out, const attnmux_options* options,
+                                     const attnmux_exec* exec, attnmux_error* error) {
   if (!names_cuda_kernel(options)) return __real_attnmux_plan_run(plan, q, k, v, out, options, exec, error);
   const std::lock_guard lock(turn());
   Mirror mirror(q, k, v, out, *options, exec);

@@ -16,10 +16,11 @@ attnmux_code cuda_failed(attnmux_error* error, cudaError_t code, const char* doi
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorInvalidDeviceFunction:
     case cudaErrorUnsupportedPtxVersion:
-      return fail_with(error, ATTNMUX_UNAVAILABLE,
-                       "this build has no code for this GPU, or its driver is too old for it, while %s: %s (%s); update "
-                       "the driver, or build with its architecture in ATTNMUX_CUDA_ARCHITECTURES",
-                       doing, text, name);
+      return fail_with(
+          error, ATTNMUX_UNAVAILABLE,
+          "this build has no code for this GPU, or its driver is too old for it, while %s: %s (%s); update "
+          "the driver, or build with its architecture in ATTNMUX_CUDA_ARCHITECTURES",
+          doing, text, name);
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchFailure:
     case cudaErrorMisalignedAddress:
@@ -35,8 +36,8 @@ attnmux_code cuda_failed(attnmux_error* error, cudaError_t code, const char* doi
     case cudaErrorInvalidResourceHandle:
     case cudaErrorContextIsDestroyed:
       return fail_with(error, ATTNMUX_DEVICE_ERROR,
-                       "%s failed: %s (%s); exec.stream must be a live stream of the tensors' device and context", doing,
-                       text, name);
+                       "%s failed: %s (%s); exec.stream must be a live stream of the tensors' device and context",
+                       doing, text, name);
     default:
       return fail_with(error, ATTNMUX_DEVICE_ERROR, "%s failed: %s (%s)", doing, text, name);
   }
@@ -108,9 +109,10 @@ attnmux_code read_lengths(const Tensor& t, void* stream, std::vector<int32_t>& v
     const bool in_a_row = stride == static_cast<int64_t>(sizeof(int32_t));
     const size_t copies = in_a_row ? 1 : values.size(), bytes = (in_a_row ? values.size() : 1) * sizeof(int32_t);
     for (size_t i = 0; i < copies; ++i) {
-      ATTNMUX_CUDA_TRY(cudaMemcpyAsync(values.data() + i, element<const int32_t>(t, static_cast<int64_t>(i) * t.strides[0]),
-                                       bytes, cudaMemcpyDeviceToHost, queue),
-                       "reading lengths back (ATTNMUX_CHECK=sync)");
+      ATTNMUX_CUDA_TRY(
+          cudaMemcpyAsync(values.data() + i, element<const int32_t>(t, static_cast<int64_t>(i) * t.strides[0]), bytes,
+                          cudaMemcpyDeviceToHost, queue),
+          "reading lengths back (ATTNMUX_CHECK=sync)");
     }
   }
   ATTNMUX_CUDA_TRY(cudaStreamSynchronize(queue), "waiting for lengths (ATTNMUX_CHECK=sync)");

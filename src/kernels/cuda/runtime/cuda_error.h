@@ -11,9 +11,9 @@ namespace attnmux {
 /// "last error", where a later call would find it.
 attnmux_code cuda_failed(attnmux_error* error, cudaError_t code, const char* doing);
 
-#define ATTNMUX_CUDA_TRY(call, doing)                                                                       \
-  do {                                                                                                      \
-    if (const cudaError_t code_ = (call); code_ != cudaSuccess) return cuda_failed(error, code_, doing);    \
+#define ATTNMUX_CUDA_TRY(call, doing)                                                                    \
+  do {                                                                                                   \
+    if (const cudaError_t code_ = (call); code_ != cudaSuccess) return cuda_failed(error, code_, doing); \
   } while (false)
 
 }  // namespace attnmux

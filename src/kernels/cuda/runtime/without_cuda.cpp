@@ -26,9 +26,9 @@ attnmux_code check_cuda_pointers(const Problem& /*problem*/, attnmux_error* /*er
 
 CudaBlock::~CudaBlock() = default;
 attnmux_code CudaBlock::allocate(size_t bytes, void* /*stream*/, attnmux_error* error) {
-  return fail_with(error, ATTNMUX_UNSUPPORTED,
-                   "a workspace of %zu bytes in device memory is needed, and this build has no CUDA; pass exec.workspace",
-                   bytes);
+  return fail_with(
+      error, ATTNMUX_UNSUPPORTED,
+      "a workspace of %zu bytes in device memory is needed, and this build has no CUDA; pass exec.workspace", bytes);
 }
 
 attnmux_code read_lengths(const Tensor& /*tensor*/, void* /*stream*/, std::vector<int32_t>& /*values*/,
