@@ -40,6 +40,16 @@ bool rows_aligned(const Tensor& t, int64_t bytes) {
   return true;
 }
 
+// Can the rows of a mask or bias be copied 16 bytes at a time?
+bool copied_in_pieces(const Tensor& t, int64_t element_bytes) {
+  if (!given(t)) return true;
+  if (reinterpret_cast<uintptr_t>(t.data) % 16 != 0 || (t.shape[3] > 1 && t.strides[3] != 1)) return false;
+  for (int i = 0; i < 3; ++i) {
+    if (t.shape[i] > 1 && t.strides[i] * element_bytes % 16 != 0) return false;
+  }
+  return true;
+}
+
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
   if (p->seqlen_q == 0) return ATTNMUX_OK;
   constexpr double kLog2E = 1.4426950408889634;
@@ -50,15 +60,18 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.kept = static_cast<float>(1 / (1 - p->dropout_p));
   call.aligned_in = rows_aligned(p->q, 16) && rows_aligned(p->k, 16) && rows_aligned(p->v, 16);
   call.aligned_out = rows_aligned(p->out, 4);
-  const int64_t widest = max_of(p->head_dim, p->head_dim_v);
-  const int tile_dim = widest <= 64 ? 64 : widest <= 128 ? 128 : 256;
-  constexpr uint64_t kPerScore =
-      ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_BIAS | ATTNMUX_SOFTCAP | ATTNMUX_DROPOUT;
-  const bool general = (p->features & kPerScore) != 0 || p->head_dim != tile_dim || p->head_dim_v != tile_dim ||
-                       !call.aligned_in || !call.aligned_out || !(call.scale_log2 > 0) ||
-                       !std::isfinite(call.scale_log2);
+  const bool ordinary_scale = call.scale_log2 > 0 && std::isfinite(call.scale_log2);
+  FlashFeatures features = FlashFeatures::kAll;
+  if ((p->features & (ATTNMUX_SOFTCAP | ATTNMUX_DROPOUT)) == 0 && call.aligned_in && call.aligned_out &&
+      ordinary_scale) {
+    if ((p->features & (ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_BIAS)) == 0) {
+      features = FlashFeatures::kPositions;
+    } else if (copied_in_pieces(p->dense_mask, 1) && copied_in_pieces(p->bias, p->bias.dtype == ATTNMUX_FP32 ? 4 : 2)) {
+      features = FlashFeatures::kMasks;
+    }
+  }
   const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm80_bf16 : launch_flash_sm80_fp16;
-  const auto code = static_cast<cudaError_t>(launch(call, tile_dim, general, context->stream));
+  const auto code = static_cast<cudaError_t>(launch(call, features, context->stream));
   ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm80");
   return ATTNMUX_OK;
 }

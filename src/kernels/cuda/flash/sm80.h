@@ -11,6 +11,13 @@ extern const Kernel kCudaFlashSm80;
 /// Queries and keys of a sequence are counted in 32 bits inside the kernel.
 inline constexpr int64_t kFlashMaxLength = int64_t{1} << 30;
 
+/// What an instance of the kernel can do.
+enum class FlashFeatures {
+  kPositions,  // causal, window and lengths; aligned rows, a scale above 0
+  kMasks,      // and key padding, a dense mask and a bias, the two latter with aligned rows
+  kAll,        // everything, with any alignment
+};
+
 /// One launch: the problem and what the host derives from it.
 struct FlashSm80Call {
   Problem p;
@@ -22,10 +29,8 @@ struct FlashSm80Call {
   int32_t aligned_out;  // out can be written 4 bytes at a time
 };
 
-/// Launches the instance for dtype T (the files sm80_*.cu) and this tile of head_dim: 64, 128 or 256. `general` is the
-/// instance with every feature and any head_dim up to the tile; the other takes masks by position only and the whole
-/// head_dim. Return values are cudaError_t.
-int launch_flash_sm80_bf16(FlashSm80Call& call, int tile_dim, bool general, void* stream);
-int launch_flash_sm80_fp16(FlashSm80Call& call, int tile_dim, bool general, void* stream);
+/// Launches an instance for this dtype (the files sm80_*.cu). The results are cudaError_t.
+int launch_flash_sm80_bf16(FlashSm80Call& call, FlashFeatures features, void* stream);
+int launch_flash_sm80_fp16(FlashSm80Call& call, FlashFeatures features, void* stream);
 
 }  // namespace attnmux

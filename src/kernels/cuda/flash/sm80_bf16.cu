@@ -3,8 +3,8 @@
 
 namespace attnmux {
 
-int launch_flash_sm80_bf16(FlashSm80Call& call, int tile_dim, bool general, void* stream) {
-  return launch_flash_sm80<__nv_bfloat16>(call, tile_dim, general, static_cast<cudaStream_t>(stream));
+int launch_flash_sm80_bf16(FlashSm80Call& call, FlashFeatures features, void* stream) {
+  return launch_flash_sm80<__nv_bfloat16>(call, features, static_cast<cudaStream_t>(stream));
 }
 
 }  // namespace attnmux

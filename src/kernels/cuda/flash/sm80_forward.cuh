@@ -16,10 +16,11 @@
 namespace attnmux {
 namespace {
 
-template <typename T, int kDim, bool kGeneral>
-__global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
+template <typename T, int kDim, FlashFeatures kFeatures>
+__global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
     flash_sm80_forward(const __grid_constant__ FlashSm80Call call) {
-  using Shape = FlashTile<kDim, kGeneral>;
+  using Shape = FlashTile<kDim, kFeatures>;
+  constexpr bool kGeneral = Shape::kGeneral, kMasks = Shape::kMasks;
   constexpr int kM = Shape::kM, kN = Shape::kN, kRowTiles = Shape::kRowTiles;
   constexpr int kScoreTiles = kN / 8, kOutTiles = kDim / 8;
   extern __shared__ __align__(1024) unsigned char shared[];
@@ -41,8 +42,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
   // What the first query keeps begins and ends first, what the last keeps, last.
   const int first_key = positions.begin(first_query), end_key = positions.end(last_query);
 
-  const int head_dim = kGeneral ? static_cast<int>(p.head_dim) : kDim;
-  const int head_dim_v = kGeneral ? static_cast<int>(p.head_dim_v) : kDim;
+  const int head_dim = static_cast<int>(p.head_dim), head_dim_v = static_cast<int>(p.head_dim_v);
   const bool aligned = !kGeneral || call.aligned_in != 0;
   const int64_t kv_head = head / (p.num_heads_q / p.num_heads_kv);
   const T* k = element<const T>(p.k, s.k_offset + kv_head * p.k.strides[2]);
@@ -55,31 +55,75 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
   const auto keys_at = right_factor<kN>(shared_k, lane);
   const auto values_at = right_factor_transposed<kN>(shared_v, lane);
 
-  const auto load_k = [&](int key) {
-    load_tile<T, kDim, kN, kGeneral>(shared_k, k, p.k.strides[1], key, first_key, end_key, head_dim, aligned, nullptr,
-                                     0);
-    ptx::cp_async_commit();
+  const auto load_k = [&](int key, uint32_t stage) {
+    load_tile<T, kDim, kN, Shape::kThreads, kGeneral>(shared_k + stage, k, p.k.strides[1], key, first_key, end_key,
+                                                      head_dim, aligned, nullptr, 0);
   };
-  const auto load_v = [&](int key) {
+  const auto load_v = [&](int key, uint32_t stage) {
     // A value that padding hides from all queries may be NaN: it is not read.
     const uint8_t* padding = nullptr;
-    if (kGeneral && given(p.key_padding)) padding = element<const uint8_t>(p.key_padding, b * p.key_padding.strides[0]);
-    load_tile<T, kDim, kN, kGeneral>(shared_v, v, p.v.strides[1], key, first_key, end_key, head_dim_v, aligned, padding,
-                                     p.key_padding.strides[1]);
-    ptx::cp_async_commit();
+    if ((kGeneral || kMasks) && given(p.key_padding))
+      padding = element<const uint8_t>(p.key_padding, b * p.key_padding.strides[0]);
+    load_tile<T, kDim, kN, Shape::kThreads, kGeneral>(shared_v + stage, v, p.v.strides[1], key, first_key, end_key,
+                                                      head_dim_v, aligned, padding, p.key_padding.strides[1]);
+  };
+
+  // Key padding, mask and bias of a tile, behind K and V.
+  const uint32_t shared_padding = shared_q + static_cast<uint32_t>(Shape::kSharedBytes);
+  const uint32_t shared_mask = shared_padding + Shape::kPaddingBytes;
+  const uint32_t shared_bias = shared_mask + (kMasks && given(p.dense_mask) ? Shape::kMaskBytes : 0);
+  const auto load_masks = [&](int key) {
+    if (given(p.key_padding) && threadIdx.x < kN) {
+      const int64_t at = key + static_cast<int>(threadIdx.x);
+      const bool keep =
+          at < end_key && attends(p.key_padding, b * p.key_padding.strides[0] + at * p.key_padding.strides[1]);
+      ptx::store_shared_1(shared_padding + threadIdx.x, keep ? 1 : 0);
+    }
+    if (given(p.dense_mask)) {
+      const Tensor& t = p.dense_mask;
+      load_score_tile<kM, kN, Shape::kThreads>(
+          shared_mask, Shape::kMaskPitch,
+          element<const unsigned char>(t, b * t.strides[0] + head * t.strides[1] + first_query * t.strides[2] + key),
+          t.strides[2], queries - first_query, end_key - key);
+    }
+    if (given(p.bias)) {
+      const Tensor& t = p.bias;
+      const int bytes = t.dtype == ATTNMUX_FP32 ? 4 : 2;
+      const auto* from = element<const unsigned char>(
+          t, (b * t.strides[0] + head * t.strides[1] + first_query * t.strides[2] + key) * bytes);
+      const int rows = queries - first_query, columns = (end_key - key) * bytes;
+      if (bytes == 4) {
+        load_score_tile<kM, kN * 4, Shape::kThreads>(shared_bias, Shape::bias_pitch(4), from, t.strides[2] * 4, rows,
+                                                     columns);
+      } else {
+        load_score_tile<kM, kN * 2, Shape::kThreads>(shared_bias, Shape::bias_pitch(2), from, t.strides[2] * 2, rows,
+                                                     columns);
+      }
+    }
   };
 
   int key = first_key / kN * kN;  // of the tile
   if (key < end_key) {
     const T* q = element<const T>(p.q, s.q_offset + head * p.q.strides[2]);
-    load_tile<T, kDim, kM, kGeneral>(shared_q, q, p.q.strides[1], first_query, first_query, last_query + 1, head_dim,
-                                     aligned, nullptr, 0);
-    load_k(key);
+    load_tile<T, kDim, kM, Shape::kThreads, kGeneral>(shared_q, q, p.q.strides[1], first_query, first_query,
+                                                      last_query + 1, head_dim, aligned, nullptr, 0);
+    load_k(key, 0);
+    if (Shape::kStages == 2) load_v(key, 0);
+    ptx::cp_async_commit();
   }
+  uint32_t stage = 0;
   for (; key < end_key; key += kN) {
     ptx::cp_async_wait<0>();
-    __syncthreads();  // K has arrived; every warp has read the last V
-    load_v(key);
+    __syncthreads();  // K has arrived (two buffers: K and V have); every warp is done with the tile before
+    if constexpr (Shape::kStages == 1) {
+      load_v(key, 0);
+      if constexpr (kMasks) load_masks(key);
+      ptx::cp_async_commit();
+    } else if (key + kN < end_key) {
+      load_k(key + kN, stage ^ Shape::kStageBytes);
+      load_v(key + kN, stage ^ Shape::kStageBytes);
+      ptx::cp_async_commit();
+    }
 
     float score[kRowTiles][kScoreTiles][4] = {};
 #pragma unroll
@@ -87,11 +131,11 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
       if (kGeneral && step * 16 >= head_dim) break;
       uint32_t a[kRowTiles][4];
 #pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) ptx::ldmatrix_x4(a[r], queries_at.fragment(r * Shape::kWarps * 16, step));
+      for (int r = 0; r < kRowTiles; ++r) ptx::ldmatrix_x4(a[r], queries_at.fragment(0, r * Shape::kWarps * 16, step));
 #pragma unroll
       for (int n = 0; n < kN / 16; ++n) {
         uint32_t right[4];
-        ptx::ldmatrix_x4(right, keys_at.fragment(n * 16, step));
+        ptx::ldmatrix_x4(right, keys_at.fragment(stage, n * 16, step));
 #pragma unroll
         for (int r = 0; r < kRowTiles; ++r) {
           ptx::mma_m16n8k16<T>(score[r][2 * n], a[r], right[0], right[1]);
@@ -100,9 +144,14 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
       }
     }
 
-    ptx::cp_async_wait<0>();
-    __syncthreads();  // V has arrived; every warp has read K
-    if (key + kN < end_key) load_k(key + kN);
+    if constexpr (Shape::kStages == 1) {
+      ptx::cp_async_wait<0>();
+      __syncthreads();  // V has arrived; every warp has read K
+      if (key + kN < end_key) {
+        load_k(key + kN, 0);
+        ptx::cp_async_commit();
+      }
+    }
 
     // Some query of the block does not keep some key of the tile.
     const bool partial = key < positions.begin(last_query) || key + kN > positions.end(first_query);
@@ -114,11 +163,29 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
       }
       if (partial) mask_positions<kScoreTiles>(positions, query, key, lane, score[r]);
       float rescale[2];
-      if constexpr (kGeneral) {
+      if constexpr (kMasks) {
+        const int row = warp * 16 + r * Shape::kWarps * 16 + lane / 4;
+        if (given(p.key_padding)) hide_padding<kScoreTiles>(shared_padding + lane % 4 * 2, score[r]);
+        if (given(p.dense_mask)) {
+          hide_masked<kScoreTiles>(shared_mask + row * Shape::kMaskPitch + lane % 4 * 2, Shape::kMaskPitch, score[r]);
+        }
+      }
+      if constexpr (kMasks) {
+        if (given(p.bias)) {
+          const int row = warp * 16 + r * Shape::kWarps * 16 + lane / 4;
+          const bool wide = p.bias.dtype == ATTNMUX_FP32;
+          const uint32_t pitch = Shape::bias_pitch(wide ? 4 : 2);
+          add_bias<kScoreTiles>(shared_bias + row * pitch + lane % 4 * (wide ? 8 : 4), pitch, p.bias.dtype,
+                                static_cast<float>(p.scale), score[r]);
+          softmax_natural<kScoreTiles>(score[r], state[r], rescale);
+        } else if (!softmax_scaled<kScoreTiles>(score[r], call.scale_log2, state[r], rescale)) {
+          continue;
+        }
+      } else if constexpr (kGeneral) {
         softmax_natural<kScoreTiles>(score[r], state[r], rescale);
         if (call.threshold != 0) drop<kScoreTiles>(call, b, head, query, key, lane, score[r]);
-      } else {
-        softmax_scaled<kScoreTiles>(score[r], call.scale_log2, state[r], rescale);
+      } else if (!softmax_scaled<kScoreTiles>(score[r], call.scale_log2, state[r], rescale)) {
+        continue;
       }
 #pragma unroll
       for (int n = 0; n < kOutTiles; ++n) {
@@ -146,7 +213,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
       for (int n = 0; n < kDim / 16; ++n) {
         if (kGeneral && n * 16 >= head_dim_v) break;
         uint32_t right[4];
-        ptx::ldmatrix_x4_transposed(right, values_at.fragment(step * 16, n));
+        ptx::ldmatrix_x4_transposed(right, values_at.fragment(stage, step * 16, n));
 #pragma unroll
         for (int r = 0; r < kRowTiles; ++r) {
           ptx::mma_m16n8k16<T>(out[r][2 * n], a[r], right[0], right[1]);
@@ -154,6 +221,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
         }
       }
     }
+    if (Shape::kStages == 2) stage ^= Shape::kStageBytes;
   }
 
   // Computed again, behind the compiler's back, so that no offset holds registers during the loop.
@@ -175,7 +243,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
           element<T>(p.out, place.out_offset + query * p.out.strides[1] + head_out * p.out.strides[2]) + lane % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kOutTiles; ++n) {
-        if (kGeneral && n * 8 >= head_dim_v) break;
+        if (n * 8 >= head_dim_v) break;
         const float left = empty ? 0 : out[r][n][2 * half] * inverse,
                     right = empty ? 0 : out[r][n][2 * half + 1] * inverse;
         if (!kGeneral || call.aligned_out != 0) {
@@ -187,7 +255,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kGeneral>::kThreads)
       }
       if (given(p.lse) && lane % 4 == 0) {
         *element<float>(p.lse, place.lse_offset + head_out * p.lse.strides[1] + query * p.lse.strides[2]) =
-            empty ? -INFINITY : state[r][half].template log_sum_exp<kGeneral>(sum, call.scale_log2);
+            empty ? -INFINITY : state[r][half].log_sum_exp(kGeneral || (kMasks && given(p.bias)), sum, call.scale_log2);
       }
     }
   }

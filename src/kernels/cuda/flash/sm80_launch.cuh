@@ -7,31 +7,53 @@
 namespace attnmux {
 namespace {
 
-template <typename T, int kDim, bool kGeneral>
+template <typename T, int kDim, FlashFeatures kFeatures>
 cudaError_t launch_instance(FlashSm80Call& call, cudaStream_t stream) {
-  using Shape = FlashTile<kDim, kGeneral>;
-  const auto kernel = flash_sm80_forward<T, kDim, kGeneral>;
+  using Shape = FlashTile<kDim, kFeatures>;
+  const auto kernel = flash_sm80_forward<T, kDim, kFeatures>;
+  size_t shared = Shape::kSharedBytes, most = shared;
+  if constexpr (Shape::kMasks) {
+    const uint32_t bias_bytes = Shape::kM * Shape::bias_pitch(call.p.bias.dtype == ATTNMUX_FP32 ? 4 : 2);
+    most += Shape::kPaddingBytes + Shape::kMaskBytes + Shape::kM * Shape::bias_pitch(4);
+    shared += Shape::kPaddingBytes + (given(call.p.dense_mask) ? Shape::kMaskBytes : 0) +
+              (given(call.p.bias) ? bias_bytes : 0);
+  }
   // Above 48 KiB a block must be allowed its shared memory, on each device; the call costs less than a lookup table.
-  cudaError_t code =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(Shape::kSharedBytes));
+  const cudaError_t code =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(most));
   if (code != cudaSuccess) return code;
   call.q_tiles = ceil_div(call.p.seqlen_q, Shape::kM);
   const int64_t blocks = call.q_tiles * call.p.num_heads_q * call.p.batch;
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
-  kernel<<<static_cast<unsigned>(blocks), Shape::kThreads, Shape::kSharedBytes, stream>>>(call);
+  kernel<<<static_cast<unsigned>(blocks), Shape::kThreads, shared, stream>>>(call);
   return cudaGetLastError();
 }
 
 template <typename T>
-cudaError_t launch_flash_sm80(FlashSm80Call& call, int tile_dim, bool general, cudaStream_t stream) {
-  switch (tile_dim) {
-    case 64:
-      return general ? launch_instance<T, 64, true>(call, stream) : launch_instance<T, 64, false>(call, stream);
-    case 128:
-      return general ? launch_instance<T, 128, true>(call, stream) : launch_instance<T, 128, false>(call, stream);
-    default:
-      return general ? launch_instance<T, 256, true>(call, stream) : launch_instance<T, 256, false>(call, stream);
+cudaError_t launch_flash_sm80(FlashSm80Call& call, FlashFeatures features, cudaStream_t stream) {
+  constexpr auto kPositions = FlashFeatures::kPositions, kMasks = FlashFeatures::kMasks, kAll = FlashFeatures::kAll;
+  const int64_t dim = max_of(call.p.head_dim, call.p.head_dim_v);
+  switch (features) {
+    case kAll:
+      return dim <= 64    ? launch_instance<T, 64, kAll>(call, stream)
+             : dim <= 128 ? launch_instance<T, 128, kAll>(call, stream)
+                          : launch_instance<T, 256, kAll>(call, stream);
+    case kMasks:
+      return dim <= 64    ? launch_instance<T, 64, kMasks>(call, stream)
+             : dim <= 128 ? launch_instance<T, 128, kMasks>(call, stream)
+                          : launch_instance<T, 256, kMasks>(call, stream);
+    case kPositions:
+      break;
   }
+  return dim <= 32    ? launch_instance<T, 32, kPositions>(call, stream)
+         : dim <= 48  ? launch_instance<T, 48, kPositions>(call, stream)
+         : dim <= 64  ? launch_instance<T, 64, kPositions>(call, stream)
+         : dim <= 80  ? launch_instance<T, 80, kPositions>(call, stream)
+         : dim <= 96  ? launch_instance<T, 96, kPositions>(call, stream)
+         : dim <= 128 ? launch_instance<T, 128, kPositions>(call, stream)
+         : dim <= 160 ? launch_instance<T, 160, kPositions>(call, stream)
+         : dim <= 192 ? launch_instance<T, 192, kPositions>(call, stream)
+                      : launch_instance<T, 256, kPositions>(call, stream);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/flash/sm80.h"
+#include "kernels/cuda/ptx/cp_async.cuh"
 #include "kernels/cuda/ptx/mma.cuh"
 
 namespace attnmux {
@@ -19,8 +20,7 @@ constexpr float kFlashLog2E = 1.4426950408889634f, kFlashLn2 = 0.693147180559945
 // (softmax_scaled), or of finished scores (softmax_natural).
 struct RowState {
   float maximum = -INFINITY, sum = 0;
-  template <bool natural>
-  __device__ float log_sum_exp(float row_sum, float scale_log2) const {
+  __device__ float log_sum_exp(bool natural, float row_sum, float scale_log2) const {
     if (natural) return maximum + logf(row_sum);
     return (maximum * scale_log2 + log2f(row_sum)) * kFlashLn2;  // the same rounded product as in the exponents
   }
@@ -38,18 +38,37 @@ __device__ inline float quad_max(float x) {
 
 // fmaxf ignores NaN; a NaN score makes its probability NaN, and with it sum and output. The row of a state without any
 // attended key so far has probabilities of 2^-inf.
+//
+// The maximum only keeps exponents in range, so an older one does as well while it is not more than kStale powers of
+// two behind (Shah et al., "FlashAttention-4", 2026): probabilities then are up to 2^kStale, which sums in fp32 and
+// 16-bit floats hold with the same relative error. False if no row of the warp took a new one: nothing is to be
+// rescaled.
+constexpr float kStale = 8;
+
 template <int kTiles>
-__device__ inline void softmax_scaled(float (&score)[kTiles][4], float scale_log2, RowState (&state)[2],
+__device__ inline bool softmax_scaled(float (&score)[kTiles][4], float scale_log2, RowState (&state)[2],
                                       float (&rescale)[2]) {
+  float largest[2];
+  bool behind = false;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float largest = score[0][2 * half];
+    largest[half] = score[0][2 * half];
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n) largest = fmaxf(largest, fmaxf(score[n][2 * half], score[n][2 * half + 1]));
-    largest = fmaxf(quad_max(largest), state[half].maximum);
-    const float shift = largest == -INFINITY ? 0 : largest * scale_log2;
-    rescale[half] = ptx::exp2_approximate(state[half].maximum * scale_log2 - shift);
-    state[half].maximum = largest;
+    for (int n = 0; n < kTiles; ++n)
+      largest[half] = fmaxf(largest[half], fmaxf(score[n][2 * half], score[n][2 * half + 1]));
+    largest[half] = fmaxf(quad_max(largest[half]), state[half].maximum);
+    behind = behind || (largest[half] - state[half].maximum) * scale_log2 > kStale;
+  }
+  const bool renew = __any_sync(0xFFFFFFFFu, behind);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (renew) {
+      const float shift = largest[half] == -INFINITY ? 0 : largest[half] * scale_log2;
+      rescale[half] = ptx::exp2_approximate(state[half].maximum * scale_log2 - shift);
+      state[half].maximum = largest[half];
+      state[half].sum *= rescale[half];
+    }
+    const float shift = state[half].maximum == -INFINITY ? 0 : state[half].maximum * scale_log2;
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
@@ -60,8 +79,9 @@ __device__ inline void softmax_scaled(float (&score)[kTiles][4], float scale_log
         sum += x;
       }
     }
-    state[half].sum = state[half].sum * rescale[half] + sum;
+    state[half].sum += sum;
   }
+  return renew;
 }
 
 // The difference is taken before the base-2 scaling, so that finite scores as large as FLT_MAX stay finite.
@@ -117,6 +137,64 @@ __device__ inline void mask_positions(const Positions& positions, int query, int
         const int key = 8 * n + i;
         if (key < first || key >= last) score[n][2 * half + i] = -INFINITY;
       }
+    }
+  }
+}
+
+// A tile of key padding: one byte per key, the lane's two at `at`.
+template <int kTiles>
+__device__ inline void hide_padding(uint32_t at, float (&score)[kTiles][4]) {
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+    const uint32_t keep = ptx::load_shared_2(at + 8 * n);
+    if ((keep & 0xFF) == 0) score[n][0] = score[n][2] = -INFINITY;
+    if ((keep >> 8) == 0) score[n][1] = score[n][3] = -INFINITY;
+  }
+}
+
+// A tile of a dense mask: one byte per score, rows `pitch` bytes apart.
+template <int kTiles>
+__device__ inline void hide_masked(uint32_t at, uint32_t pitch, float (&score)[kTiles][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      const uint32_t keep = ptx::load_shared_2(at + half * 8 * pitch + 8 * n);
+      if ((keep & 0xFF) == 0) score[n][2 * half] = -INFINITY;
+      if ((keep >> 8) == 0) score[n][2 * half + 1] = -INFINITY;
+    }
+  }
+}
+
+// The score of a product and a bias. A score that a mask has hidden stays hidden; an additive -inf hides, whatever the
+// key holds; finite values stay finite.
+__device__ inline float biased(float product, float scale, float bias) {
+  const float shifted = fmaf(product, scale, bias);
+  if (product == -INFINITY || bias == -INFINITY) return -INFINITY;
+  const bool overflow = fabsf(shifted) == INFINITY && isfinite(product * scale) && isfinite(bias);
+  return overflow ? copysignf(FLT_MAX, shifted) : shifted;
+}
+
+template <int kTiles>
+__device__ inline void add_bias(uint32_t at, uint32_t pitch, int32_t dtype, float scale, float (&score)[kTiles][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      const uint32_t row = at + half * 8 * pitch;
+      float2 bias;
+      if (dtype == ATTNMUX_FP32) {
+        bias = ptx::load_shared_float2(row + 32 * n);
+      } else {
+        const uint32_t bits = ptx::load_shared_4(row + 16 * n);
+        if (dtype == ATTNMUX_BF16) {
+          bias = make_float2(__uint_as_float(bits << 16), __uint_as_float(bits & 0xFFFF0000u));
+        } else {
+          bias = __half22float2(*reinterpret_cast<const __half2*>(&bits));
+        }
+      }
+      score[n][2 * half] = biased(score[n][2 * half], scale, bias.x);
+      score[n][2 * half + 1] = biased(score[n][2 * half + 1], scale, bias.y);
     }
   }
 }

@@ -6,21 +6,33 @@
 #pragma once
 
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/flash/sm80.h"
 #include "kernels/cuda/ptx/cp_async.cuh"
 #include "kernels/kernel.h"
 
 namespace attnmux {
 namespace {
 
-template <int kDim, bool kGeneral>
+template <int kDim, FlashFeatures kFeatures>
 struct FlashTile {
+  static constexpr bool kGeneral = kFeatures == FlashFeatures::kAll, kMasks = kFeatures == FlashFeatures::kMasks;
   static constexpr int kWarps = 4, kThreads = kWarps * 32;
   // Registers of a thread: kM·kDim/128 for the output, kM·kN/128 for scores. The general instance needs some for masks.
-  static constexpr int kM = kGeneral || kDim == 256 ? 64 : 128;
+  static constexpr int kM = kGeneral || kDim > 128 ? 64 : 128;
   static constexpr int kN = kGeneral && kDim != 64 ? 32 : 64;
   static constexpr int kRowTiles = kM / (16 * kWarps);  // of 16 rows, per warp
-  static constexpr size_t kQBytes = size_t{kM} * kDim * 2, kKvBytes = size_t{kN} * kDim * 2;
-  static constexpr size_t kSharedBytes = kQBytes + 2 * kKvBytes;
+  // Two buffers for K and V, where two blocks then still share a multiprocessor of Hopper: the copies of a tile have
+  // the length of the one before, and the warps meet once per tile instead of twice.
+  static constexpr int kStages = kFeatures != FlashFeatures::kPositions || kDim > 160 ? 1 : 2;
+  static constexpr int kPages = (kDim + 63) / 64;
+  static constexpr uint32_t kQBytes = kM * kPages * 128, kKvBytes = kN * kPages * 128;
+  static constexpr uint32_t kStageBytes = 2 * kKvBytes;
+  static constexpr size_t kSharedBytes = kQBytes + kStages * kStageBytes;
+  // Rows of a mask or bias tile lie apart so far that the eight rows that a warp reads at once hit different banks.
+  static constexpr uint32_t kPaddingBytes = kN, kMaskPitch = kN + 16, kMaskBytes = kM * kMaskPitch;
+  ATTNMUX_DEVICE static constexpr uint32_t bias_pitch(uint32_t element_bytes) {
+    return kN * element_bytes + element_bytes * 8;
+  }
 };
 
 template <int kRows>
@@ -36,9 +48,9 @@ struct LaneAddress {
   uint32_t swap;  // 16·(piece ^ row % 8) for piece 0 or 1
   __device__ LaneAddress(uint32_t tile, int lane_row, int piece)
       : row(tile + static_cast<uint32_t>(lane_row * 128)), swap(static_cast<uint32_t>((piece ^ lane_row % 8) * 16)) {}
-  // Columns [16·step, 16·step + 16) of the 16 rows that begin `rows` further.
-  __device__ uint32_t fragment(int rows, int step) const {
-    return row + (static_cast<uint32_t>(step % 4 * 32) ^ swap) +
+  // Columns [16·step, 16·step + 16) of the 16 rows that begin `rows` further, `stage` bytes behind the tile.
+  __device__ uint32_t fragment(uint32_t stage, int rows, int step) const {
+    return row + stage + (static_cast<uint32_t>(step % 4 * 32) ^ swap) +
            static_cast<uint32_t>(step / 4 * (kRows * 128) + rows * 128);
   }
 };
@@ -61,14 +73,15 @@ __device__ inline LaneAddress<kRows> right_factor_transposed(uint32_t tile, int 
 
 // Copies rows [first, first + kRows) of a head into a tile; rows outside of [begin, end), rows that `padding` hides and
 // columns from `dim` to the next multiple of 16 become zero and are not read.
-template <typename T, int kDim, int kRows, bool kGeneral>
+template <typename T, int kDim, int kRows, int kThreads, bool kGeneral>
 __device__ inline void load_tile(uint32_t tile, const T* head, int64_t stride, int first, int begin, int end, int dim,
                                  bool aligned, const uint8_t* padding, int64_t padding_stride) {
-  constexpr int kPieces = kDim / 8, kThreads = 128, kStep = kThreads / kPieces;
+  constexpr int kPieces = kDim <= 32 ? 4 : kDim <= 64 ? 8 : kDim <= 128 ? 16 : 32;  // and some threads idle
+  constexpr int kStep = kThreads / kPieces;
   const int piece = static_cast<int>(threadIdx.x) % kPieces;
   const int row0 = static_cast<int>(threadIdx.x) / kPieces;
-  if (kGeneral && piece * 8 >= (dim + 15) / 16 * 16) return;
-  const bool column = !kGeneral || piece * 8 < dim;
+  if (kGeneral ? piece * 8 >= (dim + 15) / 16 * 16 : piece * 8 >= kDim) return;
+  const bool column = piece * 8 < dim;
   const T* from = head + (first + row0) * stride + piece * 8;
 #pragma unroll
   for (int i = 0; i < kRows / kStep; ++i) {
@@ -77,7 +90,7 @@ __device__ inline void load_tile(uint32_t tile, const T* head, int64_t stride, i
     if (kGeneral && padding != nullptr && read) read = padding[at * padding_stride] != 0;
     const uint32_t to = piece_address<kRows>(tile, row, piece);
     if (!kGeneral || aligned) {
-      ptx::cp_async_16(to, read ? from : head, read);
+      ptx::cp_async_16(to, read ? from : head, read ? 16 : 0);
     } else {
       uint32_t word[4] = {};
       if (read) {
@@ -88,6 +101,22 @@ __device__ inline void load_tile(uint32_t tile, const T* head, int64_t stride, i
       ptx::store_shared_16(to, word);
     }
     from += kStep * stride;
+  }
+}
+
+// Copies rows [0, rows) and columns [0, columns) of a mask or bias, from `from` on, into a tile of kRows rows of kBytes
+// bytes; what lies outside becomes zero.
+template <int kRows, int kBytes, int kThreads>
+__device__ inline void load_score_tile(uint32_t tile, uint32_t pitch, const unsigned char* from, int64_t stride_bytes,
+                                       int rows, int column_bytes) {
+  constexpr int kPieces = kBytes / 16, kStep = kThreads / kPieces;
+  const int piece = static_cast<int>(threadIdx.x) % kPieces, row0 = static_cast<int>(threadIdx.x) / kPieces;
+  const int bytes = max(min(column_bytes - piece * 16, 16), 0);
+#pragma unroll 4
+  for (int i = 0; i < kRows / kStep; ++i) {
+    const int row = row0 + i * kStep;
+    const int count = row < rows ? bytes : 0;
+    ptx::cp_async_16(tile + row * pitch + piece * 16, count > 0 ? from + row * stride_bytes + piece * 16 : from, count);
   }
 }
 

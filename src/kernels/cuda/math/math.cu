@@ -133,12 +133,12 @@ struct Row {
     }
     sum = warp_sum(sum);
     const bool empty = sum == 0;
-    const Real kept = threshold != 0 ? static_cast<Real>(1 / (1 - p.dropout_p)) : Real{1};
-    const Real inverse = empty ? Real{0} : kept / sum;
+    // One division per element: a reciprocal would round once more, which in fp64 nothing hides.
+    const Real divisor = threshold != 0 ? sum * static_cast<Real>(1 - p.dropout_p) : sum;
 #pragma unroll
     for (int i = 0; i < kSlice; ++i) {
       const int64_t d = column + i * kLanes + lane;
-      if (d < p.head_dim_v) out[d] = from_real<T>(accumulated[i] * inverse);
+      if (d < p.head_dim_v) out[d] = from_real<T>(empty ? Real{0} : accumulated[i] / divisor);
     }
     return empty ? minus_infinity : maximum + logarithm(sum);
   }
