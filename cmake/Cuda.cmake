@@ -38,23 +38,34 @@ if(NOT ATTNMUX_CUDA STREQUAL "OFF")
       list(APPEND cuda_reasons "there is no nvcc on the PATH, below CUDA_PATH or in /usr/local/cuda (-DCMAKE_CUDA_COMPILER=FILE names one)")
     endif()
   endif()
-  if(NOT cuda_reasons)
-    # CMake 3.25 knows no C++20 for nvcc and would stop; nvcc does know it.
-    set(CMAKE_CUDA_ARCHITECTURES ${ATTNMUX_CUDA_ARCHITECTURES})
-    include(CheckLanguage)
-    check_language(CUDA)
-    if(CMAKE_CUDA_COMPILER)
-      enable_language(CUDA)
-      if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
-        set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
-        set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
-      endif()
-      find_package(CUDAToolkit QUIET)
-      if(NOT TARGET CUDA::cudart_static)
-        list(APPEND cuda_reasons "the toolkit of ${CMAKE_CUDA_COMPILER} has no libcudart_static.a")
-      endif()
+  if(NOT cuda_reasons AND NOT ATTNMUX_NVCC_WORKS STREQUAL CMAKE_CUDA_COMPILER)
+    # A program of one line, before enable_language, which would stop where nvcc does not work.
+    file(WRITE ${PROJECT_BINARY_DIR}/CMakeFiles/attnmux_nvcc.cu "__global__ void kernel(int* x) { *x = 1; }\n")
+    execute_process(
+      COMMAND ${CMAKE_CUDA_COMPILER} -std=c++20 -ccbin ${CMAKE_CXX_COMPILER} -c ${PROJECT_BINARY_DIR}/CMakeFiles/attnmux_nvcc.cu
+              -o ${PROJECT_BINARY_DIR}/CMakeFiles/attnmux_nvcc.o
+      RESULT_VARIABLE nvcc_result
+      OUTPUT_VARIABLE nvcc_text
+      ERROR_VARIABLE nvcc_text)
+    if(nvcc_result EQUAL 0 AND EXISTS ${PROJECT_BINARY_DIR}/CMakeFiles/attnmux_nvcc.o)
+      set(ATTNMUX_NVCC_WORKS ${CMAKE_CUDA_COMPILER} CACHE INTERNAL "The nvcc that was seen to compile")
     else()
-      list(APPEND cuda_reasons "nvcc cannot compile a test program (see CMakeFiles/CMakeError.log)")
+      string(STRIP "${nvcc_text}" nvcc_text)
+      list(APPEND cuda_reasons "${CMAKE_CUDA_COMPILER} does not compile a program of one line (${nvcc_text})")
+    endif()
+  endif()
+  if(NOT cuda_reasons)
+    set(CMAKE_CUDA_ARCHITECTURES ${ATTNMUX_CUDA_ARCHITECTURES})
+    set(CMAKE_CUDA_HOST_COMPILER ${CMAKE_CXX_COMPILER})
+    enable_language(CUDA)
+    # CMake 3.25 knows no C++20 for nvcc and would stop; nvcc does know it.
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    endif()
+    find_package(CUDAToolkit QUIET)
+    if(NOT TARGET CUDA::cudart_static)
+      list(APPEND cuda_reasons "the toolkit of ${CMAKE_CUDA_COMPILER} has no libcudart_static.a")
     endif()
   endif()
   if(NOT cuda_reasons)
@@ -69,8 +80,8 @@ if(NOT ATTNMUX_CUDA STREQUAL "OFF")
   endif()
 endif()
 
-# attnmux_cuda_sources(TARGET FILES…): compiles .cu files into objects for TARGET, and checks what ptxas says of them:
-# a spill, or a warning about serialised wgmma, fails the build unless tools/ptxas_allowed.txt names the function.
+# attnmux_cuda_options(TARGET): how the .cu files of TARGET are compiled. What ptxas says of them is checked: a spill, or
+# a warning about serialised wgmma, fails the build unless tools/ptxas_allowed.txt names the function.
 function(attnmux_cuda_options target)
   set_target_properties(
     ${target} PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_VISIBILITY_PRESET hidden
