@@ -120,9 +120,8 @@ TEST_P(Plans, ATooSmallWorkspaceIsAnErrorWithBothNumbers) {
     }
   }
   // The kernels on the CPU do; those on a GPU keep everything on the chip.
-  const bool on_cpu = std::any_of(kernels().begin(), kernels().end(), [](const Target& t) {
-    return !t.on_cuda && t.takes(GetParam());
-  });
+  const bool on_cpu = std::any_of(kernels().begin(), kernels().end(),
+                                  [](const Target& t) { return !t.on_cuda && t.takes(GetParam()); });
   EXPECT_TRUE(tried > 0 || !on_cpu || GetParam() == Dtype::kFp64) << "no kernel needs a workspace";
 }
 

@@ -18,8 +18,8 @@ int32_t available(Reason* reason) { return cuda_available(kCapability, reason); 
 int32_t check(const Problem* p, Reason* reason) {
   for (const auto& [name, dim] : {std::pair("head_dim", p->head_dim), std::pair("head_dim of v", p->head_dim_v)}) {
     if (dim % 8 != 0 || dim > kMaxHeadDim) {
-      refuse(reason, "%s is %lld; it takes multiples of 8 up to %lld (\"native\" and \"_native_math\" take any)", name,
-             static_cast<long long>(dim), static_cast<long long>(kMaxHeadDim));
+      refuse(reason, "%s is %lld; it takes multiples of 8 up to %lld (\"native\" and \"_native_efficient\" take any)",
+             name, static_cast<long long>(dim), static_cast<long long>(kMaxHeadDim));
       return 0;
     }
   }

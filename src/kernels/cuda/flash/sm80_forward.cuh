@@ -40,7 +40,8 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
   const int last_query = min(first_query + kM, queries) - 1;
   const Positions positions(p, s);
   // What the first query keeps begins and ends first, what the last keeps, last.
-  const int first_key = positions.begin(first_query), end_key = positions.end(last_query);
+  int first_key = positions.begin(first_query), end_key = positions.end(last_query);
+  if constexpr (kGeneral || kMasks) trim_keys<Shape::kThreads>(p, b, head, first_key, end_key);
 
   const int head_dim = static_cast<int>(p.head_dim), head_dim_v = static_cast<int>(p.head_dim_v);
   const bool aligned = !kGeneral || call.aligned_in != 0;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cfloat>
+#include <climits>
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/flash/sm80.h"
@@ -139,6 +140,42 @@ __device__ inline void mask_positions(const Positions& positions, int query, int
       }
     }
   }
+}
+
+// Shrinks [first, end) to the keys from the first to the last that padding, and a dense mask that is the same for every
+// query, leave: whole tiles of padding are not looked at. All threads of the block call it.
+template <int kThreads>
+__device__ inline void trim_keys(const Problem& p, int64_t b, int64_t head, int& first, int& end) {
+  const Tensor &padding = p.key_padding, &dense = p.dense_mask;
+  const bool same_for_all = given(dense) && dense.strides[2] == 0;
+  if (!given(padding) && !same_for_all) return;
+  const int64_t padding_row = b * padding.strides[0], dense_row = b * dense.strides[0] + head * dense.strides[1];
+  int lowest = INT_MAX, highest = -1;
+#pragma unroll 4
+  for (int key = first + static_cast<int>(threadIdx.x); key < end; key += kThreads) {
+    bool keep = true;
+    if (given(padding)) keep = attends(padding, padding_row + key * padding.strides[1]);
+    if (same_for_all) keep = keep && attends(dense, dense_row + key * dense.strides[3]);
+    if (keep) {
+      lowest = min(lowest, key);
+      highest = key;
+    }
+  }
+  __shared__ int bounds[2];
+  if (threadIdx.x == 0) {
+    bounds[0] = INT_MAX;
+    bounds[1] = -1;
+  }
+  __syncthreads();
+  lowest = __reduce_min_sync(0xFFFFFFFFu, lowest);
+  highest = __reduce_max_sync(0xFFFFFFFFu, highest);
+  if (threadIdx.x % 32 == 0) {
+    atomicMin(&bounds[0], lowest);
+    atomicMax(&bounds[1], highest);
+  }
+  __syncthreads();
+  first = min(bounds[0], end);
+  end = max(bounds[1] + 1, first);
 }
 
 // A tile of key padding: one byte per key, the lane's two at `at`.

@@ -19,12 +19,12 @@ int32_t cuda_device_is(const Problem& /*problem*/, int32_t capability, Reason* r
   return cuda_available(capability, reason);
 }
 
-CudaDeviceScope::~CudaDeviceScope() = default;
+CudaDeviceScope::~CudaDeviceScope() { before_ = -1; }
 attnmux_code CudaDeviceScope::enter(int32_t /*device*/, attnmux_error* /*error*/) { return ATTNMUX_OK; }
 
 attnmux_code check_cuda_pointers(const Problem& /*problem*/, attnmux_error* /*error*/) { return ATTNMUX_OK; }
 
-CudaBlock::~CudaBlock() = default;
+CudaBlock::~CudaBlock() { data_ = stream_ = nullptr; }
 attnmux_code CudaBlock::allocate(size_t bytes, void* /*stream*/, attnmux_error* error) {
   return fail_with(
       error, ATTNMUX_UNSUPPORTED,
