@@ -4,11 +4,14 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 
 namespace attnmux {
 namespace {
+
+constinit std::atomic<const CudaMachine*> mocked{nullptr};
 
 bool driver_library_exists() {
   void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
@@ -70,7 +73,10 @@ CudaMachine ask() {
 
 }  // namespace
 
+void mock_cuda_machine(const CudaMachine* machine) { mocked.store(machine, std::memory_order_release); }
+
 const CudaMachine& cuda_machine() {
+  if (const CudaMachine* machine = mocked.load(std::memory_order_acquire)) return *machine;
   static const CudaMachine& machine = *new CudaMachine(ask());  // never destroyed: static destructors may call us
   return machine;
 }

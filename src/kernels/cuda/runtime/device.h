@@ -30,6 +30,9 @@ struct CudaMachine {
 /// Asked once, by the first call that meets a CUDA tensor or describes the machine.
 const CudaMachine& cuda_machine();
 
+/// For tests of what needs no GPU: cuda_machine() answers this; null ends that.
+void mock_cuda_machine(const CudaMachine* machine);
+
 /// For a kernel's `available`: is there a GPU of at least this compute capability (80 is 8.0)?
 int32_t cuda_available(int32_t capability, Reason* reason);
 /// For a kernel's `check`: is the problem's device one?

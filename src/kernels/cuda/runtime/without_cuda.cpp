@@ -11,6 +11,8 @@ const CudaMachine& cuda_machine() {
   return machine;
 }
 
+void mock_cuda_machine(const CudaMachine* /*machine*/) {}
+
 int32_t cuda_available(int32_t /*capability*/, Reason* reason) {
   refuse(reason, "%s", cuda_machine().reason);
   return 0;
