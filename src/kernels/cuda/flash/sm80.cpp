@@ -58,6 +58,8 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.scale_log2 = static_cast<float>(p->scale * kLog2E);
   call.threshold = p->dropout_p > 0 ? dropout_threshold(p->dropout_p) : 0;
   call.kept = static_cast<float>(1 / (1 - p->dropout_p));
+  constexpr int32_t kStaticBytes = 1024;  // what the kernels have beside it, and its alignment
+  call.shared_limit = cuda_machine().device[p->device_id].shared_bytes - kStaticBytes;
   call.aligned_in = rows_aligned(p->q, 16) && rows_aligned(p->k, 16) && rows_aligned(p->v, 16);
   call.aligned_out = rows_aligned(p->out, 4);
   const bool ordinary_scale = call.scale_log2 > 0 && std::isfinite(call.scale_log2);

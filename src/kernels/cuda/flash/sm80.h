@@ -21,12 +21,13 @@ enum class FlashFeatures {
 /// One launch: the problem and what the host derives from it.
 struct FlashSm80Call {
   Problem p;
-  int64_t q_tiles;      // per head
-  float scale_log2;     // scale·log2(e)
-  float kept;           // 1 / (1 - dropout_p)
-  uint32_t threshold;   // of dropout; 0: off
-  int32_t aligned_in;   // q, k and v can be read 16 bytes at a time
-  int32_t aligned_out;  // out can be written 4 bytes at a time
+  int64_t q_tiles;       // per head
+  float scale_log2;      // scale·log2(e)
+  float kept;            // 1 / (1 - dropout_p)
+  uint32_t threshold;    // of dropout; 0: off
+  int32_t shared_limit;  // bytes that a block can have on the problem's device, as its dynamic shared memory
+  int32_t aligned_in;    // q, k and v can be read 16 bytes at a time
+  int32_t aligned_out;   // out can be written 4 bytes at a time
 };
 
 /// Launches an instance for this dtype (the files sm80_*.cu). The results are cudaError_t.

@@ -18,9 +18,15 @@ cudaError_t launch_instance(FlashSm80Call& call, cudaStream_t stream) {
     shared += Shape::kPaddingBytes + (given(call.p.dense_mask) ? Shape::kMaskBytes : 0) +
               (given(call.p.bias) ? bias_bytes : 0);
   }
+  const auto limit = static_cast<size_t>(call.shared_limit);
+  if constexpr (Shape::kMasks) {
+    // Too much for this GPU: the instance that looks masks up in global memory needs less.
+    if (shared > limit) return launch_instance<T, kDim, FlashFeatures::kAll>(call, stream);
+  }
   // Above 48 KiB a block must be allowed its shared memory, on each device; the call costs less than a lookup table.
-  const cudaError_t code =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(most));
+  // The value is the same for every call, since another thread may launch the same kernel in between.
+  const cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                static_cast<int>(most < limit ? most : limit));
   if (code != cudaSuccess) return code;
   call.q_tiles = ceil_div(call.p.seqlen_q, Shape::kM);
   const int64_t blocks = call.q_tiles * call.p.num_heads_q * call.p.batch;

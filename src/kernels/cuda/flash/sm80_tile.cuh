@@ -23,7 +23,7 @@ struct FlashTile {
   static constexpr int kRowTiles = kM / (16 * kWarps);  // of 16 rows, per warp
   // Two buffers for K and V, where two blocks then still share a multiprocessor of Hopper: the copies of a tile have
   // the length of the one before, and the warps meet once per tile instead of twice.
-  static constexpr int kStages = kFeatures != FlashFeatures::kPositions || kDim > 160 ? 1 : 2;
+  static constexpr int kStages = kFeatures != FlashFeatures::kPositions || kDim > 128 ? 1 : 2;
   static constexpr int kPages = (kDim + 63) / 64;
   static constexpr uint32_t kQBytes = kM * kPages * 128, kKvBytes = kN * kPages * 128;
   static constexpr uint32_t kStageBytes = 2 * kKvBytes;
