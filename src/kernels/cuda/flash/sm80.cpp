@@ -63,6 +63,8 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.aligned_in = rows_aligned(p->q, 16) && rows_aligned(p->k, 16) && rows_aligned(p->v, 16);
   call.aligned_out = rows_aligned(p->out, 4);
   const bool ordinary_scale = call.scale_log2 > 0 && std::isfinite(call.scale_log2);
+  call.lazy = flash_is_lazy(max_of(p->head_dim, p->head_dim_v)) ? 1 : 0;
+  call.natural = (p->features & (ATTNMUX_BIAS | ATTNMUX_SOFTCAP)) != 0 || !ordinary_scale ? 1 : 0;
   FlashFeatures features = FlashFeatures::kAll;
   if ((p->features & (ATTNMUX_SOFTCAP | ATTNMUX_DROPOUT)) == 0 && call.aligned_in && call.aligned_out &&
       ordinary_scale) {

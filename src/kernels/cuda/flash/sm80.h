@@ -11,6 +11,9 @@ extern const Kernel kCudaFlashSm80;
 /// Queries and keys of a sequence are counted in 32 bits inside the kernel.
 inline constexpr int64_t kFlashMaxLength = int64_t{1} << 30;
 
+/// Whether outputs are rescaled only when a maximum has fallen far behind (softmax_scaled).
+constexpr bool flash_is_lazy(int64_t head_dim) { return head_dim > 96 && head_dim <= 160; }
+
 /// What an instance of the kernel can do.
 enum class FlashFeatures {
   kPositions,  // causal, window and lengths; aligned rows, a scale above 0
@@ -21,10 +24,12 @@ enum class FlashFeatures {
 /// One launch: the problem and what the host derives from it.
 struct FlashSm80Call {
   Problem p;
-  int64_t q_tiles;       // per head
-  float scale_log2;      // scale·log2(e)
-  float kept;            // 1 / (1 - dropout_p)
-  uint32_t threshold;    // of dropout; 0: off
+  int64_t q_tiles;     // per head
+  float scale_log2;    // scale·log2(e)
+  float kept;          // 1 / (1 - dropout_p)
+  int32_t lazy;        // flash_is_lazy of the head_dim
+  int32_t natural;     // scores are finished before softmax (bias, softcap, unusual scales); 0: softmax scales products
+  uint32_t threshold;  // of dropout; 0: off
   int32_t shared_limit;  // bytes that a block can have on the problem's device, as its dynamic shared memory
   int32_t aligned_in;    // q, k and v can be read 16 bytes at a time
   int32_t aligned_out;   // out can be written 4 bytes at a time

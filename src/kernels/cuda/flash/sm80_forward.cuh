@@ -38,10 +38,16 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
   const int queries = static_cast<int>(s.seqlen_q);
   if (first_query >= queries) return;
   const int last_query = min(first_query + kM, queries) - 1;
-  const Positions positions(p, s);
+  Positions positions(p, s);
   // What the first query keeps begins and ends first, what the last keeps, last.
   int first_key = positions.begin(first_query), end_key = positions.end(last_query);
-  if constexpr (kGeneral || kMasks) trim_keys<Shape::kThreads>(p, b, head, first_key, end_key);
+  // The tile of head_dim may be wider than the one of the instance for positions, whose sums this one repeats.
+  const bool lazy = kGeneral || kMasks ? call.lazy != 0 : Shape::kLazy;
+  bool holes = false;  // padding or a mask hides keys among those that are left
+  if constexpr (kGeneral || kMasks) {
+    holes = trim_keys<Shape::kThreads>(p, b, head, first_key, end_key);
+    if (!holes) positions.key_length = end_key;
+  }
 
   const int head_dim = static_cast<int>(p.head_dim), head_dim_v = static_cast<int>(p.head_dim_v);
   const bool aligned = !kGeneral || call.aligned_in != 0;
@@ -74,13 +80,13 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
   const uint32_t shared_mask = shared_padding + Shape::kPaddingBytes;
   const uint32_t shared_bias = shared_mask + (kMasks && given(p.dense_mask) ? Shape::kMaskBytes : 0);
   const auto load_masks = [&](int key) {
-    if (given(p.key_padding) && threadIdx.x < kN) {
+    if (given(p.key_padding) && holes && threadIdx.x < kN) {
       const int64_t at = key + static_cast<int>(threadIdx.x);
       const bool keep =
           at < end_key && attends(p.key_padding, b * p.key_padding.strides[0] + at * p.key_padding.strides[1]);
       ptx::store_shared_1(shared_padding + threadIdx.x, keep ? 1 : 0);
     }
-    if (given(p.dense_mask)) {
+    if (given(p.dense_mask) && holes) {
       const Tensor& t = p.dense_mask;
       load_score_tile<kM, kN, Shape::kThreads>(
           shared_mask, Shape::kMaskPitch,
@@ -166,26 +172,32 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
       float rescale[2];
       if constexpr (kMasks) {
         const int row = warp * 16 + r * Shape::kWarps * 16 + lane / 4;
-        if (given(p.key_padding)) hide_padding<kScoreTiles>(shared_padding + lane % 4 * 2, score[r]);
-        if (given(p.dense_mask)) {
+        if (given(p.key_padding) && holes) hide_padding<kScoreTiles>(shared_padding + lane % 4 * 2, score[r]);
+        if (given(p.dense_mask) && holes) {
           hide_masked<kScoreTiles>(shared_mask + row * Shape::kMaskPitch + lane % 4 * 2, Shape::kMaskPitch, score[r]);
         }
       }
       if constexpr (kMasks) {
-        if (given(p.bias)) {
+        if (call.natural != 0) {
           const int row = warp * 16 + r * Shape::kWarps * 16 + lane / 4;
           const bool wide = p.bias.dtype == ATTNMUX_FP32;
           const uint32_t pitch = Shape::bias_pitch(wide ? 4 : 2);
           add_bias<kScoreTiles>(shared_bias + row * pitch + lane % 4 * (wide ? 8 : 4), pitch, p.bias.dtype,
                                 static_cast<float>(p.scale), score[r]);
           softmax_natural<kScoreTiles>(score[r], state[r], rescale);
-        } else if (!softmax_scaled<kScoreTiles>(score[r], call.scale_log2, state[r], rescale)) {
+        } else if (!softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale)) {
           continue;
         }
       } else if constexpr (kGeneral) {
-        softmax_natural<kScoreTiles>(score[r], state[r], rescale);
+        bool renewed = true;
+        if (call.natural != 0) {
+          softmax_natural<kScoreTiles>(score[r], state[r], rescale);
+        } else {
+          renewed = softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale);
+        }
         if (call.threshold != 0) drop<kScoreTiles>(call, b, head, query, key, lane, score[r]);
-      } else if (!softmax_scaled<kScoreTiles>(score[r], call.scale_log2, state[r], rescale)) {
+        if (!renewed) continue;
+      } else if (!softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale)) {
         continue;
       }
 #pragma unroll
@@ -256,7 +268,8 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
       }
       if (given(p.lse) && lane % 4 == 0) {
         *element<float>(p.lse, place.lse_offset + head_out * p.lse.strides[1] + query * p.lse.strides[2]) =
-            empty ? -INFINITY : state[r][half].log_sum_exp(kGeneral || (kMasks && given(p.bias)), sum, call.scale_log2);
+            empty ? -INFINITY
+                  : state[r][half].log_sum_exp((kGeneral || kMasks) && call.natural != 0, sum, call.scale_log2);
       }
     }
   }

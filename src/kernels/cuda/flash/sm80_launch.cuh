@@ -2,6 +2,8 @@
 // From a call to the instance of the template that runs it.
 #pragma once
 
+#include <atomic>
+
 #include "kernels/cuda/flash/sm80_forward.cuh"
 
 namespace attnmux {
@@ -23,16 +25,25 @@ cudaError_t launch_instance(FlashSm80Call& call, cudaStream_t stream) {
     // Too much for this GPU: the instance that looks masks up in global memory needs less.
     if (shared > limit) return launch_instance<T, kDim, FlashFeatures::kAll>(call, stream);
   }
-  // Above 48 KiB a block must be allowed its shared memory, on each device; the call costs less than a lookup table.
-  // The value is the same for every call, since another thread may launch the same kernel in between.
-  const cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                static_cast<int>(most < limit ? most : limit));
-  if (code != cudaSuccess) return code;
   call.q_tiles = ceil_div(call.p.seqlen_q, Shape::kM);
   const int64_t blocks = call.q_tiles * call.p.num_heads_q * call.p.batch;
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
-  kernel<<<static_cast<unsigned>(blocks), Shape::kThreads, shared, stream>>>(call);
-  return cudaGetLastError();
+  // Above 48 KiB a block must be allowed its shared memory, once per device. The value is the same for every call,
+  // since another thread may launch the same kernel in between. A context of the caller's own starts without: then
+  // again.
+  constinit static std::atomic<uint32_t> allowed{0};
+  const uint32_t device = uint32_t{1} << call.p.device_id;
+  for (bool first = (allowed.load(std::memory_order_relaxed) & device) == 0;; first = true) {
+    if (first) {
+      const cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                    static_cast<int>(most < limit ? most : limit));
+      if (code != cudaSuccess) return code;
+    }
+    kernel<<<static_cast<unsigned>(blocks), Shape::kThreads, shared, stream>>>(call);
+    const cudaError_t code = cudaGetLastError();
+    if (code == cudaSuccess && first) allowed.fetch_or(device, std::memory_order_relaxed);
+    if (code != cudaErrorInvalidValue || first) return code;
+  }
 }
 
 template <typename T>

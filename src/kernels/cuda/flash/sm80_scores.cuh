@@ -47,7 +47,7 @@ __device__ inline float quad_max(float x) {
 constexpr float kStale = 8;
 
 template <int kTiles>
-__device__ inline bool softmax_scaled(float (&score)[kTiles][4], float scale_log2, RowState (&state)[2],
+__device__ inline bool softmax_scaled(float (&score)[kTiles][4], bool lazy, float scale_log2, RowState (&state)[2],
                                       float (&rescale)[2]) {
   float largest[2];
   bool behind = false;
@@ -60,7 +60,7 @@ __device__ inline bool softmax_scaled(float (&score)[kTiles][4], float scale_log
     largest[half] = fmaxf(quad_max(largest[half]), state[half].maximum);
     behind = behind || (largest[half] - state[half].maximum) * scale_log2 > kStale;
   }
-  const bool renew = __any_sync(0xFFFFFFFFu, behind);
+  const bool renew = !lazy || __any_sync(0xFFFFFFFFu, behind);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if (renew) {
@@ -143,14 +143,15 @@ __device__ inline void mask_positions(const Positions& positions, int query, int
 }
 
 // Shrinks [first, end) to the keys from the first to the last that padding, and a dense mask that is the same for every
-// query, leave: whole tiles of padding are not looked at. All threads of the block call it.
+// query, leave: whole tiles of padding are not looked at. False if that is all that these masks do: padding at the end.
+// All threads of the block call it.
 template <int kThreads>
-__device__ inline void trim_keys(const Problem& p, int64_t b, int64_t head, int& first, int& end) {
+__device__ inline bool trim_keys(const Problem& p, int64_t b, int64_t head, int& first, int& end) {
   const Tensor &padding = p.key_padding, &dense = p.dense_mask;
   const bool same_for_all = given(dense) && dense.strides[2] == 0;
-  if (!given(padding) && !same_for_all) return;
+  if (!given(padding) && !same_for_all) return true;
   const int64_t padding_row = b * padding.strides[0], dense_row = b * dense.strides[0] + head * dense.strides[1];
-  int lowest = INT_MAX, highest = -1;
+  int lowest = INT_MAX, highest = -1, kept = 0;
 #pragma unroll 4
   for (int key = first + static_cast<int>(threadIdx.x); key < end; key += kThreads) {
     bool keep = true;
@@ -159,23 +160,30 @@ __device__ inline void trim_keys(const Problem& p, int64_t b, int64_t head, int&
     if (keep) {
       lowest = min(lowest, key);
       highest = key;
+      ++kept;
     }
   }
-  __shared__ int bounds[2];
+  __shared__ int bounds[3];
   if (threadIdx.x == 0) {
     bounds[0] = INT_MAX;
     bounds[1] = -1;
+    bounds[2] = 0;
   }
   __syncthreads();
   lowest = __reduce_min_sync(0xFFFFFFFFu, lowest);
   highest = __reduce_max_sync(0xFFFFFFFFu, highest);
+  kept = __reduce_add_sync(0xFFFFFFFFu, kept);
   if (threadIdx.x % 32 == 0) {
     atomicMin(&bounds[0], lowest);
     atomicMax(&bounds[1], highest);
+    atomicAdd(&bounds[2], kept);
   }
   __syncthreads();
+  const int before = first;
   first = min(bounds[0], end);
   end = max(bounds[1] + 1, first);
+  const bool all_considered = !given(dense) || same_for_all;
+  return !(all_considered && (first == end || (first == before && bounds[2] == end - first)));
 }
 
 // A tile of key padding: one byte per key, the lane's two at `at`.
@@ -204,11 +212,12 @@ __device__ inline void hide_masked(uint32_t at, uint32_t pitch, float (&score)[k
 }
 
 // The score of a product and a bias. A score that a mask has hidden stays hidden; an additive -inf hides, whatever the
-// key holds; finite values stay finite.
+// key holds; finite values stay finite. All of that shows in a sum that is not finite.
 __device__ inline float biased(float product, float scale, float bias) {
   const float shifted = fmaf(product, scale, bias);
+  if (fabsf(shifted) < INFINITY) return shifted;
   if (product == -INFINITY || bias == -INFINITY) return -INFINITY;
-  const bool overflow = fabsf(shifted) == INFINITY && isfinite(product * scale) && isfinite(bias);
+  const bool overflow = isfinite(product * scale) && isfinite(bias);
   return overflow ? copysignf(FLT_MAX, shifted) : shifted;
 }
 
@@ -242,15 +251,15 @@ template <int kTiles>
 __device__ inline void shape_scores(const FlashSm80Call& call, int queries, int key_length, int64_t b, int64_t head,
                                     int query, int first_key, int lane, float (&score)[kTiles][4]) {
   const Problem& p = call.p;
-  const auto scale = static_cast<float>(p.scale), softcap = static_cast<float>(p.softcap);
+  auto scale = static_cast<float>(p.scale);
+  const auto softcap = static_cast<float>(p.softcap);
+  if (softcap > 0) {
 #pragma unroll
-  for (int n = 0; n < kTiles; ++n) {
+    for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float x = score[n][i] * scale;
-      if (softcap > 0) x = softcap * tanhf(x / softcap);
-      score[n][i] = x;
+      for (int i = 0; i < 4; ++i) score[n][i] = softcap * tanhf(score[n][i] * scale / softcap);
     }
+    scale = 1;
   }
   if (given(p.bias)) {
     const Tensor& t = p.bias;
@@ -261,12 +270,14 @@ __device__ inline void shape_scores(const FlashSm80Call& call, int queries, int 
       for (int i = 0; i < 4; ++i) {
         const int row = query + i / 2 * 8, key = first_key + 8 * n + lane % 4 * 2 + i % 2;
         if (row >= queries || key >= key_length) continue;
-        const float bias = load_bias(t, base + row * t.strides[2] + key * t.strides[3]);
-        const float x = score[n][i], shifted = x + bias;
-        // An additive -inf masks, whatever the key holds; finite values stay finite.
-        const bool finite = isfinite(x) && isfinite(bias);
-        score[n][i] = bias == -INFINITY ? -INFINITY : finite ? fminf(fmaxf(shifted, -FLT_MAX), FLT_MAX) : shifted;
+        score[n][i] = biased(score[n][i], scale, load_bias(t, base + row * t.strides[2] + key * t.strides[3]));
       }
+    }
+  } else if (call.natural != 0 && scale != 1) {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) score[n][i] *= scale;
     }
   }
   for (const Tensor* mask : {&p.key_padding, &p.dense_mask}) {
