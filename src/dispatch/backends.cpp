@@ -11,7 +11,7 @@
 
 namespace attnmux {
 
-#define CPU_FLASH &kCpuFlashAvx512Bf16, &kCpuFlashAvx512, &kCpuFlashAvx2, &kCpuFlashBaseline
+#define CPU_FLASH &kCpuFlashAmx, &kCpuFlashAvx512Bf16, &kCpuFlashAvx512, &kCpuFlashAvx2, &kCpuFlashBaseline
 #ifdef ATTNMUX_HAS_CUDA
 #define CUDA_FLASH , &kCudaFlashSm80
 #define CUDA_MATH , &kCudaMath

@@ -10,6 +10,7 @@ namespace {
 
 Spec busy() {
   Spec s;
+  s.dtype = Dtype::kBf16;  // which every kernel takes
   s.batch = 2;
   s.heads_q = s.heads_kv = 4;
   s.seqlen_q = s.seqlen_kv = scaled(60, 200, 200);

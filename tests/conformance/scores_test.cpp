@@ -68,6 +68,47 @@ TEST_P(Scores, LowestBiasAveragesTheKeys) {
   }
 }
 
+// Scores climb with the key for even queries and fall for odd ones, through many blocks of keys and by more than any
+// slack in the running maximum: sums and outputs of earlier blocks must shrink along.
+TEST_P(Scores, MaximaThatGrowFromBlockToBlock) {
+  for (const bool causal : {false, true}) {
+    Spec s = spec();
+    s.batch = s.heads_q = s.heads_kv = 1;
+    s.seqlen_q = 130;
+    s.seqlen_kv = 1300;
+    s.scale = 1;
+    s.causal = causal;
+    s.causal_align = causal ? Align::kBottomRight : Align::kNone;
+    Case c(s);
+    c.q.fill([&](int64_t index) { return index / s.head_dim % 2 == 0 ? 1.0 : -1.0; });
+    c.k.fill(
+        [&](int64_t index) { return static_cast<double>(index / s.head_dim) / 32 / static_cast<double>(s.head_dim); });
+    conform(c);
+  }
+}
+
+// What changes scores or weights, over more keys than a kernel takes between two rounds of the softmax and over whole
+// blocks of queries: buffers that blocks share must not mix them up.
+TEST_P(Scores, EveryHookOverManyBlocksOfKeys) {
+  Spec plain = spec();
+  plain.batch = plain.heads_q = plain.heads_kv = 1;
+  plain.seqlen_q = 70;
+  plain.seqlen_kv = 1111;
+  std::vector<Spec> specs(6, plain);
+  specs[1].bias = BiasKind::kSomeMinusInf;
+  specs[2].dense = true;
+  specs[3].padding = Padding::kHoles;
+  specs[4].dropout = 0.3;
+  specs[5].softcap = 5;
+  specs[5].causal = true;
+  specs[5].causal_align = Align::kBottomRight;
+  specs[5].bias = BiasKind::kNormal;
+  specs[5].dense = true;
+  specs[5].padding = Padding::kHoles;
+  specs[5].dropout = 0.3;
+  for (const Spec& s : specs) conform(s);
+}
+
 // Score and bias are finite, their sum is beyond fp32: it stays the largest finite number, so equal keys share the row.
 TEST_P(Scores, SumsBeyondTheRangeStayFinite) {
   for (const double sign : {-1.0, 1.0}) {

@@ -54,6 +54,23 @@ inline F load_bytes_as_mask(const void* from) {
 // with AVX2 do, or ignore it.
 inline void prefetch_to_write(const char* line) { __asm__ volatile("prefetchw %0" : : "m"(*line)); }
 
+// Four vectors of two quads (128 bits): quad i of vector j becomes quad j of 2·i … 2·i + 1.
+inline void transpose_quads(F (&x)[4]) {
+  const F a = _mm256_permute2f128_ps(x[0], x[1], 0x20), b = _mm256_permute2f128_ps(x[2], x[3], 0x20);
+  const F c = _mm256_permute2f128_ps(x[0], x[1], 0x31), d = _mm256_permute2f128_ps(x[2], x[3], 0x31);
+  x[0] = a;
+  x[1] = b;
+  x[2] = c;
+  x[3] = d;
+}
+
+inline void transpose_by_zips(F (&x)[kLanes]);
+inline void transpose(F (&x)[kLanes]) { transpose_by_zips(x); }
+inline void copy_by_halves(char* to, const char* from, int64_t bytes);
+inline void copy_some(char* to, const char* from, int64_t bytes) { copy_by_halves(to, from, bytes); }
+inline F pair_bf16_by_rounding(F low, F high);
+inline F pair_bf16(F low, F high) { return pair_bf16_by_rounding(low, high); }
+
 template <typename Polynomial>
 F exp2_by_shift(F x, Polynomial polynomial);
 

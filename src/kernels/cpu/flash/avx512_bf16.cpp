@@ -11,30 +11,10 @@ constexpr Blocking kBlocking = kBlockingAvx512Bf16;
 }
 }  // namespace attnmux
 
+#include "kernels/cpu/flash/bf16_product-inl.h"
 #include "kernels/cpu/flash/flash_fwd-inl.h"
 
 namespace attnmux {
-namespace {
-
-// Pairs of bf16, products and sums in fp32.
-struct Bf16Product {
-  static constexpr int kElements = 2;
-  static constexpr int kExp2Degree = 4;  // P is rounded to bf16, but the log-sum-exp shows 2.9e-6
-
-  static F madd(F a, F b, F c) {
-    return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-  }
-
-  // Two rows of P become one row of units.
-  static void store_weights(float* to, const F (&p)[2]) {
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                                6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512i pairs = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0]));
-    store(to, _mm512_castsi512_ps(_mm512_permutexvar_epi16(interleave, pairs)));
-  }
-};
-
-}  // namespace
 
 attnmux_code run_flash_avx512_bf16(const Problem* p, const RunContext* context, attnmux_error* error) {
   return run_flash<Fp32Product, Bf16Product>(*p, *context, error);

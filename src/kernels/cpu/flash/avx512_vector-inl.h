@@ -45,6 +45,53 @@ inline F load_bytes_as_mask(const void* from) {
   return _mm512_castsi512_ps(_mm512_movm_epi32(_mm512_test_epi32_mask(wide, wide)));
 }
 
+// Four vectors of four quads (128 bits): quad i of vector j becomes quad j of vector i.
+inline void transpose_quads(F (&x)[4]) {
+  const F low = _mm512_shuffle_f32x4(x[0], x[1], 0x44), high = _mm512_shuffle_f32x4(x[0], x[1], 0xee);
+  const F low2 = _mm512_shuffle_f32x4(x[2], x[3], 0x44), high2 = _mm512_shuffle_f32x4(x[2], x[3], 0xee);
+  x[0] = _mm512_shuffle_f32x4(low, low2, 0x88);
+  x[1] = _mm512_shuffle_f32x4(low, low2, 0xdd);
+  x[2] = _mm512_shuffle_f32x4(high, high2, 0x88);
+  x[3] = _mm512_shuffle_f32x4(high, high2, 0xdd);
+}
+
+// Within the quads of four rows first, by unpacking, then the quads.
+inline void transpose(F (&x)[kLanes]) {
+  F y[kLanes];
+  for (int i = 0; i < kLanes; i += 4) {
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[i], x[i + 1])),
+                  b = _mm512_castps_pd(_mm512_unpacklo_ps(x[i + 2], x[i + 3])),
+                  c = _mm512_castps_pd(_mm512_unpackhi_ps(x[i], x[i + 1])),
+                  d = _mm512_castps_pd(_mm512_unpackhi_ps(x[i + 2], x[i + 3]));
+    y[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+    y[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    y[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+    y[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+  }
+  for (int i = 0; i < 4; ++i) {
+    F quads[4] = {y[i], y[i + 4], y[i + 8], y[i + 12]};
+    transpose_quads(quads);
+    for (int j = 0; j < 4; ++j) x[4 * j + i] = quads[j];
+  }
+}
+
+inline void copy_some(char* to, const char* from, int64_t bytes) {
+  const __mmask64 mask = ~uint64_t{0} >> (64 - bytes);
+  _mm512_storeu_si512(to, _mm512_maskz_loadu_epi8(mask, from));
+}
+
+#if defined(__AVX512BF16__)
+inline F pair_bf16(F low, F high) {
+  const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                                              6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i pairs = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+  return _mm512_castsi512_ps(_mm512_permutexvar_epi16(interleave, pairs));
+}
+#else
+inline F pair_bf16_by_rounding(F low, F high);
+inline F pair_bf16(F low, F high) { return pair_bf16_by_rounding(low, high); }
+#endif
+
 // 2^x for x <= 0: 2^floor(x) is applied by vscalefps, which needs no clamp and makes 0 of minus infinity.
 template <typename Polynomial>
 inline F exp2_with(F x, Polynomial polynomial) {

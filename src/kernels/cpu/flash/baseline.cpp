@@ -61,6 +61,16 @@ inline F load_bytes_as_mask(const void* from) {
 
 inline void prefetch_to_write(const char* line) { __builtin_prefetch(line, 1); }
 
+// Four vectors of one quad each: there is nothing to do.
+inline void transpose_quads(F (& /*x*/)[4]) {}
+
+inline void transpose_by_zips(F (&x)[kLanes]);
+inline void transpose(F (&x)[kLanes]) { transpose_by_zips(x); }
+inline void copy_by_halves(char* to, const char* from, int64_t bytes);
+inline void copy_some(char* to, const char* from, int64_t bytes) { copy_by_halves(to, from, bytes); }
+inline F pair_bf16_by_rounding(F low, F high);
+inline F pair_bf16(F low, F high) { return pair_bf16_by_rounding(low, high); }
+
 template <typename Polynomial>
 F exp2_by_shift(F x, Polynomial polynomial);
 

@@ -11,5 +11,6 @@ extern const Kernel kCpuFlashBaseline;
 extern const Kernel kCpuFlashAvx2;
 extern const Kernel kCpuFlashAvx512;
 extern const Kernel kCpuFlashAvx512Bf16;
+extern const Kernel kCpuFlashAmx;
 
 }  // namespace attnmux

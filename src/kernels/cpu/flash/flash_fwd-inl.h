@@ -7,41 +7,22 @@
 // so that results do not depend on the number of threads.
 #pragma once
 
+#include "kernels/cpu/flash/decode-inl.h"
 #include "kernels/cpu/flash/masks-inl.h"
 #include "kernels/cpu/flash/multiply-inl.h"
 #include "kernels/cpu/flash/output-inl.h"
 #include "kernels/cpu/flash/pack-inl.h"
 #include "kernels/cpu/flash/rows-inl.h"
+#include "kernels/cpu/flash/scale-inl.h"
 #include "kernels/cpu/flash/softmax-inl.h"
 #include "kernels/cpu/isa/flush_denormals.h"
 
 namespace attnmux {
 namespace {
 
-// The scale, split so that it is positive: its sign goes into Q.
-struct Scale {
-  float sign;       // 1, -1, or 0 for a scale of zero
-  float magnitude;  // of the score in natural units, per product
-  float natural;    // of the score in natural units, per number that the softmax sees
-  float base2;      // the same for the exponent of 2
-  bool adjusts;     // softcap or bias: the softmax sees natural units
-};
-
-inline float clamped_to_float(double x) {
-  return static_cast<float>(x < __FLT_MIN__ ? double{__FLT_MIN__} : x > double{__FLT_MAX__} ? double{__FLT_MAX__} : x);
-}
-
-inline Scale make_scale(const Problem& p) {
-  Scale scale{};
-  scale.sign = p.scale > 0 ? 1.0f : p.scale < 0 ? -1.0f : 0.0f;
-  // A scale of zero made Q zero; any positive number does then.
-  const double magnitude = p.scale > 0 ? p.scale : p.scale < 0 ? -p.scale : 1.0;
-  scale.magnitude = clamped_to_float(magnitude);
-  scale.adjusts = p.softcap > 0 || given(p.bias);
-  scale.natural = scale.adjusts ? 1.0f : scale.magnitude;
-  scale.base2 = clamped_to_float(scale.adjusts ? kLog2E : magnitude * kLog2E);
-  return scale;
-}
+// Products that multiply whole tiles (tiles-inl.h) pack and multiply in their own way.
+template <class Product>
+constexpr bool kHasTiles = requires { typename Product::Tiles; };
 
 // One call under way. Lives in the frame of run_flash; tasks take items from `next`.
 struct Job {
@@ -56,8 +37,6 @@ struct Job {
   int64_t next, end;
 };
 
-inline int64_t take_item(Job& job) { return __atomic_fetch_add(&job.next, 1, __ATOMIC_RELAXED); }
-
 struct PackedPair {
   float *keys, *values;
   int64_t value_stride;  // floats between tiles
@@ -71,40 +50,64 @@ inline PackedPair packed_pair(const Job& job, int64_t b, int64_t kv_head, const 
 
 // ---- Packing --------------------------------------------------------------------------------------------------------
 
+// Rows of one head lie apart, which hides them from the processor's own prefetcher: fetched this many keys ahead,
+// packing takes two thirds of the time.
+constexpr int64_t kFetchAhead = 32;
+
+inline void prefetch_rows(const Tensor& t, int64_t offset, int64_t first, int64_t last, int64_t bytes) {
+  for (int64_t key = first; key < last; ++key) {
+    const char* row = address(t, offset + key * t.strides[1]);
+    for (int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(row + at, 0, 2);
+  }
+}
+
 template <class Product, Source kSource>
 void pack_piece(const Job& job, int64_t b, int64_t kv_head, int64_t piece) {
-  constexpr int64_t kUnitKeys = Product::kElements;
+  constexpr int64_t kStep = kBlocking.key_step, kValueStep = kBlocking.tile * Product::kElements;
   const Problem& p = job.p;
   const Sequence s = sequence(p, b);
   const KeyRange kept = keys_of_sequence(p, s);
-  const int64_t begin = max_of(piece * kPackKeys, kept.first / kTile * kTile),
+  const int64_t begin = max_of(piece * kPackKeys, kept.first / kStep * kStep),
                 end = min_of((piece + 1) * kPackKeys, kept.last);
   if (begin >= end) return;
   const PackedPair pair = packed_pair(job, b, kv_head, s);
   const int64_t size = element_bytes(p.dtype), units = job.layout.units;
   const Tensor& padding = p.key_padding;
 
-  for (int64_t key = begin; key < end; key += kTile) {
-    const char* rows[kTile];
-    for (int64_t i = 0; i < kTile; ++i) {
+  for (int64_t key = begin; key < end; key += kStep) {
+    const char* rows[kStep];
+    for (int64_t i = 0; i < kStep; ++i) {
       // Keys of a tile that nobody keeps become zeros; their scores are masked.
       const bool used = key + i >= kept.first && key + i < kept.last;
       rows[i] = used ? address(p.k, s.k_offset + (key + i) * p.k.strides[1] + kv_head * p.k.strides[2]) : nullptr;
     }
-    pack_key_tile<kSource>(rows, p.head_dim * size, units, pair.keys + key * units);
+    prefetch_rows(p.k, s.k_offset + kv_head * p.k.strides[2], key + kFetchAhead, min_of(key + kFetchAhead + kStep, end),
+                  p.head_dim * size);
+    if constexpr (kHasTiles<Product>) {
+      Product::pack_keys(rows, p.head_dim * size, units, pair.keys + key * units);
+    } else {
+      pack_key_tile<kSource>(rows, p.head_dim * size, units, pair.keys + key * units);
+    }
   }
-  for (int64_t key = begin; key < end; key += kTile * kUnitKeys) {
-    const char* rows[kTile * kUnitKeys];
-    for (int64_t i = 0; i < kTile * kUnitKeys; ++i) {
+  for (int64_t key = begin; key < end; key += kValueStep) {
+    const char* rows[kValueStep];
+    for (int64_t i = 0; i < kValueStep; ++i) {
       // A value that no query of the sequence attends may be NaN, and 0·NaN is NaN.
       const bool used = key + i >= kept.first && key + i < kept.last &&
                         (!given(padding) || attends(padding, b * padding.strides[0] + (key + i) * padding.strides[1]));
       rows[i] = used ? address(p.v, s.v_offset + (key + i) * p.v.strides[1] + kv_head * p.v.strides[2]) : nullptr;
     }
-    // The last units of an odd number of tiles would lie outside.
-    const int64_t room = round_up(s.seqlen_kv, kTile) - key;
-    pack_value_rows<Product, kSource>(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride,
-                                      min_of(kTile, room / kUnitKeys), pair.values + key / kUnitKeys * kTile);
+    prefetch_rows(p.v, s.v_offset + kv_head * p.v.strides[2], key + kFetchAhead,
+                  min_of(key + kFetchAhead + kValueStep, end), p.head_dim_v * size);
+    float* to = pair.values + key / Product::kElements * kBlocking.tile;
+    if constexpr (kHasTiles<Product>) {
+      Product::pack_values(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride, to);
+    } else {
+      // The last units of an odd number of tiles would lie outside.
+      const int64_t room = round_up(s.seqlen_kv, kStep) - key;
+      pack_value_rows<Product, kSource>(rows, p.head_dim_v * size, job.layout.value_tiles, pair.value_stride,
+                                        min_of(kTile, room / Product::kElements), to);
+    }
   }
 }
 
@@ -112,7 +115,7 @@ template <class Product, Source kSource>
 void pack_task(void* arg, int64_t /*task*/) {
   Job& job = *static_cast<Job*>(arg);
   const DenormalMode mode = flush_denormals();
-  for (int64_t item; (item = take_item(job)) < job.end;) {
+  for (int64_t item; (item = take_item(job.next)) < job.end;) {
     const int64_t pair = job.first_pair + item / job.pieces;
     pack_piece<Product, kSource>(job, pair / job.p.num_heads_kv, pair % job.p.num_heads_kv, item % job.pieces);
   }
@@ -121,34 +124,113 @@ void pack_task(void* arg, int64_t /*task*/) {
 
 // ---- Computing ------------------------------------------------------------------------------------------------------
 
-// A scale that is negative or zero goes into Q, so that the softmax may take the larger score for the larger weight.
-// NaN and infinity times zero stay NaN.
-template <Source kSource>
-inline void apply_sign(float sign, int64_t units, float* queries) {
-  if (sign == 1.0f) return;
-  for (int64_t i = 0; i < units * kBlocking.rows; i += kLanes) {
-    const F x = load(queries + i);
-    if constexpr (kSource == Source::kPairs) {
-      const F low = from_bits(bits(x) << 16) * broadcast(sign),
-              high = from_bits(bits(x) & static_cast<int32_t>(0xffff0000)) * broadcast(sign);
-      store(queries + i, from_bits((bits(high) & static_cast<int32_t>(0xffff0000)) | ((bits(low) >> 16) & 0xffff)));
-    } else {
-      store(queries + i, x * broadcast(sign));
-    }
+// Packed K or V times packed Q or P: broadcast unit by unit, or in whole tiles.
+template <class Product, Start kStart, class Meanwhile>
+void product(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units,
+             int64_t vectors, const float* factor, float* result, Meanwhile& meanwhile) {
+  if constexpr (kHasTiles<Product>) {
+    meanwhile(1, 1);
+    Product::template multiply<kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
+  } else {
+    multiply<Product, kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result, meanwhile);
   }
 }
 
-// Fetches what is read or written once per block, while the products keep the arithmetic units busy: with few keys the
-// time to wait for it would show: with 77 keys this gained 10 %.
-inline void prefetch(const Problem& p, const Rows& rows, const Rows* next) {
-  const int64_t size = element_bytes(p.dtype);
-  for (int64_t i = 0; i < rows.count; ++i) {
-    const char* out = output_row(p, rows.sequence, rows, i);
-    for (int64_t at = 0; at < p.head_dim_v * size; at += kCacheLine) prefetch_to_write(out + at);
+// Fetches, row by row while the products of a block keep the arithmetic units busy, what the task reads or writes once
+// per block: the output rows, and Q of the next block. With few keys the time to wait for it would show.
+struct FetchOutput {
+  const Problem& p;
+  const Rows& rows;
+  int64_t row = 0;
+
+  void operator()(int64_t done, int64_t of) {
+    for (const int64_t until = rows.count * done / of; row < until; ++row) {
+      const char* out = output_row(p, rows.sequence, rows, row);
+      for (int64_t at = 0; at < p.head_dim_v * element_bytes(p.dtype); at += kCacheLine) prefetch_to_write(out + at);
+    }
   }
-  for (int64_t i = 0; next != nullptr && i < next->count; ++i) {
-    for (int64_t at = 0; at < p.head_dim * size; at += kCacheLine) __builtin_prefetch(next->q[i] + at, 0, 2);
+};
+struct FetchQueries {
+  const Problem& p;
+  const Rows* next;
+  int64_t row = 0;
+
+  void operator()(int64_t done, int64_t of) {
+    if (next == nullptr) return;
+    for (const int64_t until = next->count * done / of; row < until; ++row) {
+      for (int64_t at = 0; at < p.head_dim * element_bytes(p.dtype); at += kCacheLine)
+        __builtin_prefetch(next->q[row] + at, 0, 2);
+    }
   }
+};
+
+// A task's scratch.
+struct Buffers {
+  float *queries, *scores, *extra, *accumulator;
+  SoftmaxState state;
+};
+
+inline Buffers find_buffers(const Layout& layout, char* scratch) {
+  const auto at = [scratch](int64_t offset) { return reinterpret_cast<float*>(scratch + offset); };
+  float* state = at(layout.state);
+  return {at(0),
+          at(layout.scores),
+          at(layout.extra),
+          at(layout.accumulator),
+          {state, state + kBlocking.rows, state + 2 * kBlocking.rows}};
+}
+
+// The next block of keys from `key` on that no mask empties.
+inline bool find_keys(const Problem& p, const Rows& rows, int64_t key, KeyBlock& block) {
+  for (; key < rows.any.last; key += kBlocking.key_block) {
+    block = {key, min_of(key + kBlocking.key_block, rows.any.last)};
+    if (!is_empty(p, rows, block)) return true;
+  }
+  return false;
+}
+
+inline int64_t first_key(const Rows& rows) { return rows.any.first / kBlocking.key_step * kBlocking.key_step; }
+
+// All that a call may ask for between the product and the softmax.
+inline void adjust_scores(const Job& job, const Rows& rows, const KeyBlock& block, float* extra, float* scores) {
+  const Problem& p = job.p;
+  if (job.scale.adjusts)
+    scale_scores(job.scale.magnitude, static_cast<float>(p.softcap), block.keys(), rows.vectors, scores);
+  if (given(p.bias)) bias_scores(p, rows, block, extra, scores);
+  mask_range(rows, block, scores);
+  if (given(p.key_padding)) mask_padding(p, rows, block, scores);
+  if (given(p.dense_mask)) mask_dense(p, rows, block, extra, scores);
+}
+
+// The loop over keys, one step after the other. False if there is no key.
+template <class Product>
+bool attend_keys(const Job& job, const Rows& rows, const Rows* next, const PackedPair& packed, const Buffers& at) {
+  const Problem& p = job.p;
+  const Layout& layout = job.layout;
+  FetchQueries fetch_queries{p, next};
+  bool started = false;
+  for (KeyBlock block{0, first_key(rows)}; find_keys(p, rows, block.last, block);) {
+    product<Product, Start::kZero>(packed.keys + block.first * layout.units, layout.units * kBlocking.tile,
+                                   block.keys() / kBlocking.tile, at.queries, layout.units, rows.vectors,
+                                   at.state.factor, at.scores, fetch_queries);
+    adjust_scores(job, rows, block, at.extra, at.scores);
+    const bool drops = p.dropout_p > 0;
+    if (drops) draw_dropout(p, rows, block, at.extra);
+    softmax<Product>(at.scores, drops ? at.extra : nullptr, block.keys(), rows.vectors, job.scale.base2, at.state);
+    const float* values = packed.values + block.first / Product::kElements * kBlocking.tile;
+    const int64_t key_units = block.keys() / Product::kElements;
+    FetchOutput fetch_output{p, rows};
+    if (block.last < rows.any.last) fetch_output.row = rows.count;  // only beside the last product
+    if (started) {
+      product<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
+                                       rows.vectors, at.state.factor, at.accumulator, fetch_output);
+    } else {
+      product<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
+                                     rows.vectors, at.state.factor, at.accumulator, fetch_output);
+    }
+    started = true;
+  }
+  return started;
 }
 
 // One block of query rows; `next`, if there is one, is the block that this task computes after it.
@@ -156,52 +238,25 @@ template <class Product, Source kSource>
 void attend_block(const Job& job, const Rows& rows, const Rows* next, char* scratch) {
   const Problem& p = job.p;
   const Sequence& s = rows.sequence;
-  const Layout& layout = job.layout;
-  auto* queries = reinterpret_cast<float*>(scratch);
-  auto* scores = reinterpret_cast<float*>(scratch + layout.scores);
-  auto* extra = reinterpret_cast<float*>(scratch + layout.extra);
-  auto* accumulator = reinterpret_cast<float*>(scratch + layout.accumulator);
-  auto* numbers = reinterpret_cast<float*>(scratch + layout.state);
-  const SoftmaxState state{numbers, numbers + kBlocking.rows, numbers + 2 * kBlocking.rows};
+  const Buffers at = find_buffers(job.layout, scratch);
   const PackedPair packed = packed_pair(job, rows.batch, rows.kv_head, s);
 
-  pack_rows<kSource>(rows.q, rows.vectors, p.head_dim * element_bytes(p.dtype), layout.units, queries);
-  apply_sign<kSource>(job.scale.sign, layout.units, queries);
-  prefetch(p, rows, next);
+  pack_rows<kSource>(rows.q, rows.vectors, p.head_dim * element_bytes(p.dtype), job.layout.units, at.queries);
+  apply_sign<kSource>(job.scale.sign, job.layout.units * kBlocking.rows, at.queries);
   for (int64_t i = 0; i < kBlocking.rows; ++i) {
-    state.maximum[i] = -kInfinity;
-    state.sum[i] = 0;
+    at.state.maximum[i] = -kInfinity;
+    at.state.sum[i] = 0;
   }
 
-  bool started = false;
-  for (int64_t key = rows.any.first / kTile * kTile; key < rows.any.last; key += kKeyBlock) {
-    const KeyBlock block{key, min_of(key + kKeyBlock, rows.any.last)};
-    if (is_empty(p, rows, block)) continue;
-    multiply<Product, Start::kZero>(packed.keys + key * layout.units, layout.units * kTile, block.keys() / kTile,
-                                    queries, layout.units, rows.vectors, state.factor, scores);
-    if (job.scale.adjusts)
-      scale_scores(job.scale.magnitude, static_cast<float>(p.softcap), block.keys(), rows.vectors, scores);
-    if (given(p.bias)) bias_scores(p, rows, block, extra, scores);
-    mask_range(rows, block, scores);
-    if (given(p.key_padding)) mask_padding(p, rows, block, scores);
-    if (given(p.dense_mask)) mask_dense(p, rows, block, extra, scores);
-    const bool drops = p.dropout_p > 0;
-    if (drops) draw_dropout(p, rows, block, extra);
-    softmax<Product>(scores, drops ? extra : nullptr, block.keys(), rows.vectors, job.scale.base2, state);
-    const float* values = packed.values + key / Product::kElements * kTile;
-    const int64_t key_units = block.keys() / Product::kElements;
-    if (started) {
-      multiply<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, scores, key_units,
-                                        rows.vectors, state.factor, accumulator);
-    } else {
-      multiply<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, scores, key_units, rows.vectors,
-                                      state.factor, accumulator);
-    }
-    started = true;
+  bool any;
+  if constexpr (kHasTiles<Product>) {
+    any = Product::attend_keys(job, rows, next, packed, at);
+  } else {
+    any = attend_keys<Product>(job, rows, next, packed, at);
   }
-  if (!started) return write_empty(p, s, rows);
-  write_output(p, s, rows, state, accumulator);
-  if (given(p.lse)) write_lse(p, s, rows, state, job.scale.natural);
+  if (!any) return write_empty(p, s, rows);
+  write_output(p, s, rows, at.state, at.accumulator);
+  if (given(p.lse)) write_lse(p, s, rows, at.state, job.scale.natural);
 }
 
 // The sequence that an item belongs to: the last one that starts at or before it.
@@ -225,18 +280,20 @@ template <class Product, Source kSource>
 void attend_task(void* arg, int64_t task) {
   Job& job = *static_cast<Job*>(arg);
   const DenormalMode mode = flush_denormals();
+  if constexpr (kHasTiles<Product>) Product::Tiles::configure();
   char* scratch = static_cast<char*>(job.context.workspace) + job.layout.scratch_offset + task * job.layout.scratch;
   // The next item is taken while one is computed, so that its queries can be fetched meanwhile.
   Rows rows[2];
   int current = 0;
-  int64_t item = take_item(job);
+  int64_t item = take_item(job.next);
   if (item < job.end) find_item(job, item, rows[current]);
   while (item < job.end) {
-    item = take_item(job);
+    item = take_item(job.next);
     if (item < job.end) find_item(job, item, rows[1 - current]);
     attend_block<Product, kSource>(job, rows[current], item < job.end ? &rows[1 - current] : nullptr, scratch);
     current = 1 - current;
   }
+  if constexpr (kHasTiles<Product>) Product::Tiles::release();
   restore_denormals(mode);
 }
 
@@ -297,18 +354,39 @@ attnmux_code run_rounds(Job& job) {
   return ATTNMUX_OK;
 }
 
-// WideProduct multiplies fp32, fp16 and, where there is nothing better, bf16; Bf16Product multiplies pairs of bf16.
-template <class WideProduct, class Bf16>
-attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_error* /*error*/) {
-  if (p.batch == 0 || p.num_heads_q == 0 || p.seqlen_q == 0) return ATTNMUX_OK;
+inline bool has_no_output(const Problem& p) { return p.batch == 0 || p.num_heads_q == 0 || p.seqlen_q == 0; }
+
+inline Job make_job(const Problem& p, const RunContext& context) {
   Job job{p, context, make_layout(p, kBlocking, context.num_threads), make_scale(p), nullptr, nullptr, 0, 0, 0, 0,
           0, 0};
   job.starts = static_cast<SequenceStart*>(context.workspace);
   job.packed = static_cast<char*>(context.workspace) + job.layout.packed_offset;
   find_starts(job);
+  return job;
+}
+
+// WideProduct multiplies fp32, fp16 and, where there is nothing better, bf16; Bf16Product multiplies pairs of bf16.
+template <class WideProduct, class Bf16>
+attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_error* /*error*/) {
+  if (has_no_output(p)) return ATTNMUX_OK;
+  if (is_decode(p)) {
+    if (p.dtype == ATTNMUX_FP16) return run_decode<WideProduct, Source::kFp16>(p, context);
+    if (p.dtype == ATTNMUX_FP32) return run_decode<WideProduct, Source::kFp32>(p, context);
+    return run_decode < Bf16, Bf16::kElements == 2 ? Source::kPairs : Source::kBf16 > (p, context);
+  }
+  Job job = make_job(p, context);
   if (p.dtype == ATTNMUX_FP16) return run_rounds<WideProduct, Source::kFp16>(job);
   if (p.dtype == ATTNMUX_FP32) return run_rounds<WideProduct, Source::kFp32>(job);
   return run_rounds < Bf16, Bf16::kElements == 2 ? Source::kPairs : Source::kBf16 > (job);
+}
+
+// The same for a kernel that takes nothing but bf16.
+template <class Bf16>
+attnmux_code run_flash_bf16(const Problem& p, const RunContext& context) {
+  if (has_no_output(p)) return ATTNMUX_OK;
+  if (is_decode(p)) return run_decode<Bf16, Source::kPairs>(p, context);
+  Job job = make_job(p, context);
+  return run_rounds<Bf16, Source::kPairs>(job);
 }
 
 }  // namespace

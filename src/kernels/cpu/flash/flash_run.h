@@ -10,5 +10,6 @@ attnmux_code run_flash_baseline(const Problem* p, const RunContext* context, att
 attnmux_code run_flash_avx2(const Problem* p, const RunContext* context, attnmux_error* error);
 attnmux_code run_flash_avx512(const Problem* p, const RunContext* context, attnmux_error* error);
 attnmux_code run_flash_avx512_bf16(const Problem* p, const RunContext* context, attnmux_error* error);
+attnmux_code run_flash_amx(const Problem* p, const RunContext* context, attnmux_error* error);
 
 }  // namespace attnmux

@@ -11,7 +11,7 @@ namespace {
 // Keys [first, last) of a block. `last` is where keys end that some row keeps; tiles may reach beyond it.
 struct KeyBlock {
   int64_t first, last;
-  int64_t keys() const { return round_up(last - first, kTile); }
+  int64_t keys() const { return round_up(last - first, kBlocking.key_step); }
 };
 
 inline bool same_for_all(const char* const* rows, int64_t vectors) {
@@ -62,7 +62,7 @@ inline void pack_block(const Tensor& t, const char* const* rows, int64_t vectors
   const char* shifted[kBlocking.rows];
   for (int64_t i = 0; i < vectors * kLanes; ++i) shifted[i] = rows[i] + block.first * stride;
   if (stride == size) {
-    pack_rows<kSource>(shifted, vectors, count * size, kKeyBlock, to);
+    pack_rows<kSource>(shifted, vectors, count * size, kBlocking.key_block, to);
   } else {
     pack_strided_rows<kSource>(shifted, vectors, count, stride, to);
   }
@@ -127,8 +127,8 @@ inline void mask_range(const Rows& rows, const KeyBlock& block, float* scores) {
   if (inner == block.first && outer == end) return;
   alignas(64) int32_t first[kBlocking.rows], last[kBlocking.rows];
   for (int64_t i = 0; i < rows.vectors * kLanes; ++i) {
-    first[i] = static_cast<int32_t>(min_of(max_of(rows.first[i] - block.first, 0), kKeyBlock));
-    last[i] = static_cast<int32_t>(min_of(max_of(rows.last[i] - block.first, 0), kKeyBlock));
+    first[i] = static_cast<int32_t>(min_of(max_of(rows.first[i] - block.first, 0), kBlocking.key_block));
+    last[i] = static_cast<int32_t>(min_of(max_of(rows.last[i] - block.first, 0), kBlocking.key_block));
   }
   for (int64_t key = block.first; key < end; ++key) {
     if (key == inner) key = outer;

@@ -16,6 +16,7 @@ namespace {
 enum class Start {
   kZero,    // result = product
   kFactor,  // result = factor · result + product, a factor per query
+  kAdd,     // result = result + product (whole tiles only)
 };
 
 // kTiles tiles of broadcast units, tile_stride floats apart, times kVectors vectors of queries. lanes and result have
@@ -55,14 +56,15 @@ inline void multiply_tiles(const float* tiles, int64_t tile_stride, const float*
 template <int kVectors>
 constexpr int kTilesAtOnce = kAccumulators / (kTile * kVectors) > 1 ? kAccumulators / (kTile * kVectors) : 1;
 
-template <class Product, Start kStart, int kVectors>
+template <class Product, Start kStart, int kVectors, class Meanwhile>
 inline void multiply_group(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes,
-                           int64_t units, const float* factor, float* result) {
+                           int64_t units, const float* factor, float* result, Meanwhile& meanwhile) {
   constexpr int kStep = kTilesAtOnce<kVectors>;
   int64_t t = 0;
   for (; t + kStep <= num_tiles; t += kStep) {
     multiply_tiles<Product, kStart, kStep, kVectors>(tiles + t * tile_stride, tile_stride, lanes, units, factor,
                                                      result + t * kTile * kBlocking.rows);
+    meanwhile(t + kStep, num_tiles);
   }
   for (; t < num_tiles; ++t) {
     multiply_tiles<Product, kStart, 1, kVectors>(tiles + t * tile_stride, tile_stride, lanes, units, factor,
@@ -70,10 +72,10 @@ inline void multiply_group(const float* tiles, int64_t tile_stride, int64_t num_
   }
 }
 
-// All tiles times `vectors` vectors of queries.
-template <class Product, Start kStart>
+// All tiles times `vectors` vectors of queries. After some tiles, meanwhile(done, num_tiles) may fetch what comes next.
+template <class Product, Start kStart, class Meanwhile>
 void multiply(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units,
-              int64_t vectors, const float* factor, float* result) {
+              int64_t vectors, const float* factor, float* result, Meanwhile& meanwhile) {
   int64_t done = 0;
   if (vectors > kGroup) {
     // Several groups: they take turns on a tile while it is in the first-level cache.
@@ -84,13 +86,14 @@ void multiply(const float* tiles, int64_t tile_stride, int64_t num_tiles, const 
         multiply_tiles<Product, kStart, 1, kGroup>(tiles + t * tile_stride, tile_stride, lanes + column, units,
                                                    factor + column, result + t * kTile * kBlocking.rows + column);
       }
+      meanwhile(t + 1, num_tiles);
     }
   }
   const int64_t column = done * kLanes;
   const auto group = [&]<int kVectors>() {
     if constexpr (kVectors <= kGroup) {
       multiply_group<Product, kStart, kVectors>(tiles, tile_stride, num_tiles, lanes + column, units, factor + column,
-                                                result + column);
+                                                result + column, meanwhile);
     }
   };
   switch (vectors - done) {

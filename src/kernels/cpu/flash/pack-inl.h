@@ -36,7 +36,7 @@ template <Source kSource>
 inline F load_some(const char* from, int64_t bytes) {
   if (bytes >= kLanes * kSourceBytes<kSource>) return load_lanes<kSource>(from);
   alignas(64) char buffer[kLanes * 4] = {};
-  for (int64_t i = 0; i < bytes; ++i) buffer[i] = from[i];
+  copy_some(buffer, from, bytes);
   return load_lanes<kSource>(buffer);
 }
 
@@ -128,12 +128,21 @@ template <class Product, Source kSource>
 inline void pack_value_rows(const char* const (&rows)[kTile * Product::kElements], int64_t bytes, int64_t tiles,
                             int64_t stride, int64_t units, float* to) {
   constexpr int64_t kChunk = kLanes * (kSource == Source::kPairs ? 2 : kSourceBytes<kSource>);
-  for (int64_t at = 0, tile = 0; at < bytes; at += kChunk, tile += kLanes / kTile) {
-    for (int64_t i = 0; i < units; ++i) {
-      float lanes[kLanes];
-      store(lanes, load_values<Product, kSource>(rows + i * Product::kElements, at, bytes));
-      for (int64_t t = 0; t < min_of(kLanes / kTile, tiles - tile); ++t) {
-        __builtin_memcpy(to + (tile + t) * stride + i * kTile, lanes + t * kTile, kTile * sizeof(float));
+  constexpr int64_t kTiles = kLanes / kTile, kVectors = kTile / kTiles;  // tiles in a chunk; vectors of each
+  for (int64_t at = 0, tile = 0; at < bytes; at += kChunk, tile += kTiles) {
+    F x[kTile];
+    ATTNMUX_UNROLL(4)
+    for (int64_t i = 0; i < kTile; ++i) x[i] = load_values<Product, kSource>(rows + i * Product::kElements, at, bytes);
+    transpose_quads(x);
+    for (int64_t t = 0; t < min_of(kTiles, tiles - tile); ++t) {
+      float* to_tile = to + (tile + t) * stride;
+      if (units == kTile) {
+        ATTNMUX_UNROLL(4)
+        for (int64_t j = 0; j < kVectors; ++j) store(to_tile + j * kLanes, x[t * kVectors + j]);
+      } else {
+        float some[kTile * kTile];
+        for (int64_t j = 0; j < kVectors; ++j) store(some + j * kLanes, x[t * kVectors + j]);
+        __builtin_memcpy(to_tile, some, static_cast<size_t>(units * kTile) * sizeof(float));
       }
     }
   }

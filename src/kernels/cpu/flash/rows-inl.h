@@ -46,6 +46,23 @@ inline const char* score_row(const Tensor& t, int64_t b, int64_t head, int64_t q
   return given(t) ? address(t, b * t.strides[0] + head * t.strides[1] + query * t.strides[2]) : nullptr;
 }
 
+// Where row i of a block comes from.
+struct RowSource {
+  int64_t head, query;
+};
+
+// Fills in a row: what it reads and which keys it keeps.
+inline void add_row(const Problem& p, const Sequence& s, int64_t i, RowSource from, Rows& rows) {
+  const KeyRange range = key_range(p, s, from.query);
+  rows.head[i] = from.head;
+  rows.query[i] = from.query;
+  rows.first[i] = range.first;
+  rows.last[i] = range.last;
+  rows.q[i] = address(p.q, s.q_offset + from.query * p.q.strides[1] + from.head * p.q.strides[2]);
+  rows.all = {max_of(rows.all.first, range.first), min_of(rows.all.last, range.last)};
+  if (range.first < range.last) rows.any = {min_of(rows.any.first, range.first), max_of(rows.any.last, range.last)};
+}
+
 // Block `block` of the rows that share a kv head. The lanes after the last row repeat it; nobody reads their results.
 inline void find_rows(const Problem& p, const Sequence& s, int64_t b, int64_t kv_head, int64_t block, Rows& rows) {
   const int64_t group = p.num_heads_q / p.num_heads_kv, blocks = ceil_div(s.seqlen_q, kBlocking.rows);
@@ -60,19 +77,17 @@ inline void find_rows(const Problem& p, const Sequence& s, int64_t b, int64_t kv
   rows.vectors = ceil_div(rows.count, kLanes);
   rows.any = {s.key_length, 0};
   rows.all = {0, s.key_length};
-  for (int64_t i = 0; i < rows.vectors * kLanes; ++i) {
+  const int64_t lanes = rows.vectors * kLanes;
+  for (int64_t i = 0; i < lanes; ++i) {
     const int64_t row = first_row + min_of(i, rows.count - 1);
-    const int64_t head = first_head + (stacks ? row / s.seqlen_q : 0), query = stacks ? row % s.seqlen_q : row;
-    const KeyRange range = key_range(p, s, query);
-    rows.head[i] = head;
-    rows.query[i] = query;
-    rows.first[i] = range.first;
-    rows.last[i] = range.last;
-    rows.q[i] = address(p.q, s.q_offset + query * p.q.strides[1] + head * p.q.strides[2]);
-    rows.dense[i] = score_row(p.dense_mask, b, head, query);
-    rows.bias[i] = score_row(p.bias, b, head, query);
-    rows.all = {max_of(rows.all.first, range.first), min_of(rows.all.last, range.last)};
-    if (range.first < range.last) rows.any = {min_of(rows.any.first, range.first), max_of(rows.any.last, range.last)};
+    add_row(p, s, i, stacks ? RowSource{first_head + row / s.seqlen_q, row % s.seqlen_q} : RowSource{first_head, row},
+            rows);
+  }
+  if (given(p.dense_mask)) {
+    for (int64_t i = 0; i < lanes; ++i) rows.dense[i] = score_row(p.dense_mask, b, rows.head[i], rows.query[i]);
+  }
+  if (given(p.bias)) {
+    for (int64_t i = 0; i < lanes; ++i) rows.bias[i] = score_row(p.bias, b, rows.head[i], rows.query[i]);
   }
 }
 

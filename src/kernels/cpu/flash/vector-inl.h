@@ -11,6 +11,10 @@
 //   zip(a, b, low, high)  a0 b0 a1 b1 …, the only shuffle there is: packing and transposing are rounds of it
 //   load_fp16, load_bf16, store_fp16, store_low_halves, load_bytes_as_mask: conversions, contiguous and unaligned
 //   exp2_with(x, polynomial), prefetch_to_write(line)
+//   transpose(x)          kLanes vectors of kLanes numbers
+//   transpose_quads(x)    four vectors; see there
+//   copy_some(to, from, bytes)  fewer bytes than a vector has; touches nothing behind them
+//   pair_bf16(low, high)  bf16 of both in a unit
 #pragma once
 
 #include <cstdint>
@@ -53,6 +57,19 @@ inline I round_to_bf16(F x) {
   const I b = bits(x);
   const I rounded = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
   return is_nan(x) ? (b >> 16 | 0x40) : rounded;
+}
+inline F pair_bf16_by_rounding(F low, F high) {
+  return from_bits((round_to_bf16(low) & 0xffff) | (round_to_bf16(high) << 16));
+}
+
+// copy_some for instruction sets without masked loads of bytes.
+inline void copy_by_halves(char* to, const char* from, int64_t bytes) {
+  for (int64_t step = kLanes * 2; step > 0; step /= 2) {
+    if ((bytes & step) == 0) continue;
+    __builtin_memcpy(to, from, static_cast<size_t>(step));
+    to += step;
+    from += step;
+  }
 }
 
 // ---- 2^x ------------------------------------------------------------------------------------------------------------
@@ -130,7 +147,7 @@ struct Fp32Product {
 // ---- Transposing ----------------------------------------------------------------------------------------------------
 
 // kLanes vectors of kLanes numbers: a perfect shuffle per bit of the index.
-inline void transpose(F (&x)[kLanes]) {
+inline void transpose_by_zips(F (&x)[kLanes]) {
   F y[kLanes];
   ATTNMUX_UNROLL(4)
   for (int round = 1; round < kLanes; round *= 4) {

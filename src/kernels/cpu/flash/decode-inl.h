@@ -1,0 +1,623 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention with few queries, once for all instruction sets: the next tokens of a language model (Flash-Decoding: Dao,
+// Haziza, Massa, Sizov, 2023).
+//
+// Such a call reads all of K and V once and computes little with it, so memory decides. K and V are read where they
+// are, never packed; the query heads of a kv head are stacked, so that each row is read once for all of them; keys are
+// split into fixed ranges, which are the work items, and their partial results are combined in order.
+//
+// Lanes run along the head dimension here. kLanes sums of kKeys keys times kRows rows are reduced at once by a tree of
+// zips and additions, which leaves key i, row r in lane i·kRows + r: vectors of scores, ready for the softmax.
+#pragma once
+
+#include "kernels/cpu/flash/decode_layout.h"
+#include "kernels/cpu/flash/masks-inl.h"
+#include "kernels/cpu/flash/output-inl.h"
+#include "kernels/cpu/flash/pack-inl.h"
+#include "kernels/cpu/flash/scale-inl.h"
+#include "kernels/cpu/isa/flush_denormals.h"
+
+namespace attnmux {
+namespace {
+
+// The rows of one kv head in one sequence.
+struct DecodeRows {
+  Sequence sequence;
+  int64_t batch, kv_head, count;
+  KeyRange any, all;  // keys that some row keeps; keys that every row keeps
+  int64_t head[kDecodeRows], query[kDecodeRows];
+  KeyRange keys[kDecodeRows];
+};
+
+inline void find_decode_rows(const Problem& p, int64_t b, int64_t kv_head, DecodeRows& rows) {
+  const Sequence s = sequence(p, b);
+  const int64_t group = heads_per_kv_head(p);
+  rows.sequence = s;
+  rows.batch = b;
+  rows.kv_head = kv_head;
+  rows.count = group * s.seqlen_q;
+  rows.any = {s.key_length, 0};
+  rows.all = {0, s.key_length};
+  for (int64_t query = 0; query < s.seqlen_q; ++query) {
+    const KeyRange range = key_range(p, s, query);
+    for (int64_t i = 0; i < group; ++i) {
+      const int64_t row = i * s.seqlen_q + query;
+      rows.head[row] = kv_head * group + i;
+      rows.query[row] = query;
+      rows.keys[row] = range;
+    }
+    rows.all = {max_of(rows.all.first, range.first), min_of(rows.all.last, range.last)};
+    if (range.first < range.last) rows.any = {min_of(rows.any.first, range.first), max_of(rows.any.last, range.last)};
+  }
+}
+
+// One call under way. Lives in the frame of run_decode; tasks take items from `next`.
+struct DecodeJob {
+  const Problem* p;
+  const RunContext* context;
+  DecodeLayout layout;
+  Scale scale;
+  float* partials;
+  int64_t heads_together;  // kv heads of a work item
+  int64_t next, items;
+};
+
+// The same rows of another kv head.
+inline void move_to_head(const Problem& p, int64_t kv_head, DecodeRows& rows) {
+  const int64_t group = heads_per_kv_head(p);
+  for (int64_t row = 0; row < rows.count; ++row) rows.head[row] += (kv_head - rows.kv_head) * group;
+  rows.kv_head = kv_head;
+}
+
+// What a task works in, and where an item's result goes.
+struct DecodeScratch {
+  float* queries;  // [row][query_units], of one kv head
+  float* scores;   // vectors of kKeys keys times kRows rows; then weights, as units
+};
+
+// A row's partial result: O without the division by the sum, in the column order of load_value_vectors.
+struct Partial {
+  float *accumulator, *maximum, *sum;
+};
+
+inline Partial partial_at(const DecodeLayout& layout, float* first_row, int64_t row, int64_t value_floats) {
+  float* at = first_row + row * layout.row_floats;
+  return {at, at + value_floats, at + value_floats + 1};
+}
+
+// The keys of a block that a mask leaves to somebody, and their rows.
+struct DecodeBlock {
+  int64_t count;
+  bool edge;  // some row does not keep every key
+  int64_t key[kDecodeBlock];
+  const char *k[kDecodeBlock], *v[kDecodeBlock];
+};
+
+// Returns the first key behind the block.
+inline int64_t find_block(const Problem& p, const DecodeRows& rows, int64_t first, int64_t last, DecodeBlock& block) {
+  const Sequence& s = rows.sequence;
+  const Tensor& padding = p.key_padding;
+  const int64_t k_step = p.k.strides[1], v_step = p.v.strides[1];
+  const char* k = address(p.k, s.k_offset + rows.kv_head * p.k.strides[2]);
+  const char* v = address(p.v, s.v_offset + rows.kv_head * p.v.strides[2]);
+  const int64_t size = element_bytes(p.dtype);
+  block.count = 0;
+  int64_t key = first;
+  for (; key < last && block.count < kDecodeBlock; ++key) {
+    if (given(padding) && !attends(padding, rows.batch * padding.strides[0] + key * padding.strides[1])) continue;
+    block.key[block.count] = key;
+    block.k[block.count] = k + key * k_step * size;
+    block.v[block.count] = v + key * v_step * size;
+    ++block.count;
+  }
+  block.edge = first < rows.all.first || key > rows.all.last;
+  return key;
+}
+
+inline void move_block(int64_t k_bytes, int64_t v_bytes, DecodeBlock& block) {
+  for (int64_t i = 0; i < block.count; ++i) {
+    block.k[i] += k_bytes;
+    block.v[i] += v_bytes;
+  }
+}
+
+// ---- Scores ---------------------------------------------------------------------------------------------------------
+
+// kLanes sums become one vector: lane i is the sum of the lanes of x[i].
+inline F add_lanes(F (&x)[kLanes]) {
+  ATTNMUX_UNROLL(4)
+  for (int half = kLanes / 2; half >= 1; half /= 2) {
+    ATTNMUX_UNROLL(8)
+    for (int i = 0; i < half; ++i) {
+      F low, high;
+      zip(x[i], x[i + half], low, high);
+      x[i] = low + high;
+    }
+  }
+  return x[0];
+}
+
+// Fetches the rows of V meanwhile if `fetches`: the products of a block hide the wait for its values.
+template <class Product, Source kSource, int kRows>
+inline void decode_scores(const Problem& p, const DecodeBlock& block, const float* queries, int64_t query_units,
+                          bool fetches, float* scores) {
+  constexpr int kKeys = kLanes / kRows;
+  constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
+  const int64_t size = element_bytes(p.dtype), bytes = p.head_dim * size, whole = bytes / kChunk * kChunk;
+  for (int64_t n = 0; n < block.count; n += kKeys) {
+    const char *k[kKeys], *v[kKeys];
+    for (int i = 0; i < kKeys; ++i) {
+      const int64_t key = min_of(n + i, block.count - 1);
+      k[i] = block.k[key];
+      v[i] = block.v[key];
+    }
+    F sum[kLanes] = {};
+    const float* q = queries;
+    for (int64_t at = 0; at < whole; at += kChunk, q += kLanes) {
+      F row[kRows];
+      ATTNMUX_UNROLL(4)
+      for (int r = 0; r < kRows; ++r) row[r] = load(q + r * query_units);
+      ATTNMUX_UNROLL(16)
+      for (int i = 0; i < kKeys; ++i) {
+        const F key = load_lanes<kSource>(k[i] + at);
+        if (fetches) __builtin_prefetch(v[i] + at, 0, 3);
+        ATTNMUX_UNROLL(4)
+        for (int r = 0; r < kRows; ++r) sum[i * kRows + r] = Product::madd(key, row[r], sum[i * kRows + r]);
+      }
+    }
+    for (int64_t at = whole; fetches && at < p.head_dim_v * size; at += kCacheLine) {
+      for (int i = 0; i < kKeys; ++i) __builtin_prefetch(v[i] + at, 0, 3);
+    }
+    if (whole < bytes) {
+      ATTNMUX_UNROLL(16)
+      for (int i = 0; i < kKeys; ++i) {
+        const F key = load_some<kSource>(k[i] + whole, bytes - whole);
+        ATTNMUX_UNROLL(4)
+        for (int r = 0; r < kRows; ++r)
+          sum[i * kRows + r] = Product::madd(key, load(q + r * query_units), sum[i * kRows + r]);
+      }
+    }
+    store(scores + n * kRows, add_lanes(sum));
+  }
+}
+
+// Everything between the product and the softmax, for the block's rows [first_row, first_row + kRows), of which `rows`
+// exist. Masks and biases go element by element: that is little beside the head_dim products of each.
+template <int kRows>
+inline void adjust_decode_scores(const Problem& p, const Scale& scale, const DecodeRows& all, const DecodeBlock& block,
+                                 int64_t first_row, int64_t rows, float* scores) {
+  const int64_t floats = round_up(block.count, kLanes / kRows) * kRows;
+  if (scale.adjusts) {
+    const auto cap = static_cast<float>(p.softcap);
+    const F factor = broadcast(cap > 0 ? scale.magnitude / cap : scale.magnitude);
+    for (int64_t i = 0; i < floats; i += kLanes) {
+      const F s = load(scores + i) * factor;
+      store(scores + i, cap > 0 ? broadcast(cap) * tanh(s) : s);
+    }
+  }
+  if (given(p.bias)) {
+    const Tensor& t = p.bias;
+    for (int64_t r = 0; r < rows; ++r) {
+      const char* bias = score_row(t, all.batch, all.head[first_row + r], all.query[first_row + r]);
+      for (int64_t n = 0; n < block.count; ++n) {
+        float& s = scores[n * kRows + r];
+        s = add_bias(broadcast(s), load_one(t.dtype, bias + block.key[n] * t.strides[3] * element_bytes(t.dtype)))[0];
+      }
+    }
+  }
+  if (block.edge) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const KeyRange keys = all.keys[first_row + r];
+      for (int64_t n = 0; n < block.count; ++n) {
+        if (block.key[n] < keys.first || block.key[n] >= keys.last) scores[n * kRows + r] = -kInfinity;
+      }
+    }
+  }
+  if (given(p.dense_mask)) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const char* mask = score_row(p.dense_mask, all.batch, all.head[first_row + r], all.query[first_row + r]);
+      for (int64_t n = 0; n < block.count; ++n) {
+        if (mask[block.key[n] * p.dense_mask.strides[3]] == 0) scores[n * kRows + r] = -kInfinity;
+      }
+    }
+  }
+}
+
+// ---- Softmax --------------------------------------------------------------------------------------------------------
+
+// A number per row, in the lanes of each of its keys.
+template <int kRows>
+inline F spread(const float (&numbers)[kRows]) {
+  float lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = numbers[i % kRows];
+  return load(lanes);
+}
+
+// Scores become weights, as units: unit u holds the keys of the vectors u·kElements … u·kElements + kElements - 1, lane
+// by lane. factor[r] is what the new maximum makes of everything before.
+template <class Product, int kRows>
+inline void decode_softmax(const Problem& p, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
+                           int64_t rows, float base2, float* scores, float (&maximum)[kRows], float (&sum)[kRows],
+                           float (&factor)[kRows]) {
+  constexpr int64_t kKeys = kLanes / kRows;
+  const int64_t whole = block.count * kRows, floats = round_up(block.count, kKeys * Product::kElements) * kRows;
+  for (int64_t i = whole; i < floats; ++i) scores[i] = -kInfinity;
+  F top = broadcast(-kInfinity);
+  for (int64_t i = 0; i < floats; i += kLanes) top = larger(load(scores + i), top);
+  float lanes[kLanes], now[kRows];
+  store(lanes, top);
+  for (int r = 0; r < kRows; ++r) {
+    float m = maximum[r];
+    for (int i = 0; i < kKeys; ++i) m = lanes[i * kRows + r] > m ? lanes[i * kRows + r] : m;
+    now[r] = m == -kInfinity ? 0 : m;  // no key yet: -inf - -inf would be NaN
+    lanes[r] = maximum[r] - now[r];
+    maximum[r] = m;
+  }
+  const F scale = broadcast(base2);
+  for (int i = kRows; i < kLanes; ++i) lanes[i] = 0;
+  store(lanes, exp2<6>(load(lanes) * scale));
+  for (int r = 0; r < kRows; ++r) factor[r] = lanes[r];
+
+  const F shift = spread<kRows>(now);
+  F total = zero();
+  for (int64_t i = 0; i < floats; i += kLanes * Product::kElements) {
+    F weight[Product::kElements];
+    for (int e = 0; e < Product::kElements; ++e) {
+      weight[e] = exp2<Product::kExp2Degree>((load(scores + i + e * kLanes) - shift) * scale);
+      total = total + weight[e];
+      if (p.dropout_p > 0) {
+        const auto kept = static_cast<float>(1 / (1 - p.dropout_p));
+        store(lanes, weight[e]);
+        for (int64_t j = 0; j < kLanes; ++j) {
+          const int64_t n = (i + e * kLanes + j) / kRows, r = j % kRows;
+          if (n >= block.count || r >= rows) continue;
+          const int64_t row = first_row + r;
+          lanes[j] *= dropout_keeps(p, all.batch, all.head[row], all.query[row], block.key[n]) ? kept : 0;
+        }
+        weight[e] = load(lanes);
+      }
+    }
+    Product::store_weights(scores + i / Product::kElements, weight);
+  }
+  store(lanes, total);
+  for (int r = 0; r < kRows; ++r) {
+    float added = 0;
+    for (int i = 0; i < kKeys; ++i) added += lanes[i * kRows + r];
+    sum[r] = sum[r] * factor[r] + added;
+  }
+}
+
+// ---- Values ---------------------------------------------------------------------------------------------------------
+
+// Columns of V at byte `at`, of one key (units of one number) or of two (pairs; a null row is zeros): kVectors vectors
+// of units. Pairs come as the even columns of 2·kLanes, then the odd ones; write_decode_row() puts them in order.
+template <class Product, Source kSource, int kVectors, bool kWhole>
+inline void load_value_vectors(const char* const (&rows)[Product::kElements], int64_t at, int64_t bytes,
+                               F (&v)[kVectors]) {
+  constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
+  if constexpr (Product::kElements == 1) {
+    ATTNMUX_UNROLL(8)
+    for (int j = 0; j < kVectors; ++j) {
+      const char* from = rows[0] + at + j * kChunk;
+      v[j] = kWhole ? load_lanes<kSource>(from) : load_some<kSource>(from, bytes - at - j * kChunk);
+    }
+  } else {
+    ATTNMUX_UNROLL(4)
+    for (int j = 0; j < kVectors / 2; ++j) {
+      const int64_t from = at + j * kChunk;
+      const I a = bits(kWhole ? load_lanes<kSource>(rows[0] + from) : load_some<kSource>(rows[0] + from, bytes - from));
+      I b{};
+      if (rows[1] != nullptr)
+        b = bits(kWhole ? load_lanes<kSource>(rows[1] + from) : load_some<kSource>(rows[1] + from, bytes - from));
+      v[2 * j] = from_bits((a & 0xffff) | (b << 16));
+      v[2 * j + 1] = from_bits(((a >> 16) & 0xffff) | (b & static_cast<int32_t>(0xffff0000)));
+    }
+  }
+}
+
+// One chunk of columns: O = factor·O + P·V for kRows rows. `next` is how far the rows lie behind those of K that the
+// next block will read (null: no fetching).
+template <class Product, Source kSource, int kRows, int kVectors, bool kWhole>
+inline void decode_values(const DecodeBlock& block, const float* weights, int64_t at, int64_t bytes, bool started,
+                          const float (&factor)[kRows], int64_t fetch_ahead, float* accumulator, int64_t row_floats) {
+  constexpr int64_t kKeys = kLanes / kRows, kUnitKeys = Product::kElements;
+  constexpr int64_t kChunk = kVectors / kUnitKeys * kLanes * kSourceBytes<kSource>;
+  F sum[kRows][kVectors];
+  ATTNMUX_UNROLL(4)
+  for (int r = 0; r < kRows; ++r) {
+    ATTNMUX_UNROLL(8)
+    for (int j = 0; j < kVectors; ++j)
+      sum[r][j] = started ? load(accumulator + r * row_floats + j * kLanes) * broadcast(factor[r]) : zero();
+  }
+  for (int64_t group = 0; group < block.count; group += kKeys * kUnitKeys) {
+    const int64_t units = min_of(kKeys, block.count - group);
+    for (int64_t i = 0; i < units; ++i) {
+      const char* rows[kUnitKeys];
+      for (int64_t e = 0; e < kUnitKeys; ++e) {
+        const int64_t key = group + e * kKeys + i;
+        rows[e] = key < block.count ? block.v[key] : nullptr;
+        if (fetch_ahead != 0 && key < block.count) {
+          for (int64_t line = 0; line < kChunk; line += kCacheLine)
+            __builtin_prefetch(block.k[key] + fetch_ahead + at + line, 0, 3);
+        }
+      }
+      F v[kVectors];
+      load_value_vectors<Product, kSource, kVectors, kWhole>(rows, at, bytes, v);
+      const float* unit = weights + (group / kUnitKeys + i) * kRows;
+      ATTNMUX_UNROLL(4)
+      for (int r = 0; r < kRows; ++r) {
+        const F weight = broadcast(unit[r]);
+        ATTNMUX_UNROLL(8)
+        for (int j = 0; j < kVectors; ++j) sum[r][j] = Product::madd(weight, v[j], sum[r][j]);
+      }
+    }
+  }
+  ATTNMUX_UNROLL(4)
+  for (int r = 0; r < kRows; ++r) {
+    ATTNMUX_UNROLL(8)
+    for (int j = 0; j < kVectors; ++j) store(accumulator + r * row_floats + j * kLanes, sum[r][j]);
+  }
+}
+
+// ---- Blocks, ranges -------------------------------------------------------------------------------------------------
+
+template <class Product, Source kSource, int kRows>
+inline void decode_tile(const DecodeJob& job, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
+                        bool started, int64_t fetch_ahead, const DecodeScratch& scratch, float* partials) {
+  const Problem& p = *job.p;
+  const DecodeLayout& layout = job.layout;
+  const int64_t rows = min_of(kRows, all.count - first_row), value_floats = layout.row_floats - kLanes;
+  const bool first = first_row == 0;
+  decode_scores<Product, kSource, kRows>(p, block, scratch.queries + first_row * layout.query_units, layout.query_units,
+                                         first, scratch.scores);
+  adjust_decode_scores<kRows>(p, job.scale, all, block, first_row, rows, scratch.scores);
+  float maximum[kRows], sum[kRows], factor[kRows];
+  for (int64_t r = 0; r < kRows; ++r) {
+    const Partial row = partial_at(layout, partials, first_row + min_of(r, rows - 1), value_floats);
+    maximum[r] = started ? *row.maximum : -kInfinity;
+    sum[r] = started ? *row.sum : 0;
+  }
+  decode_softmax<Product, kRows>(p, all, block, first_row, rows, job.scale.base2, scratch.scores, maximum, sum, factor);
+
+  // Lanes of rows that do not exist are computed into rows behind the last, which the layout has room for.
+  constexpr int kAtOnce = kLanes == 16 ? (kRows == 4 ? 4 : 8) : (kRows == 4 ? 2 : 4);
+  constexpr int64_t kChunk = kLanes * kSourceBytes<kSource> / Product::kElements;  // bytes per vector of units
+  const int64_t bytes = p.head_dim_v * element_bytes(p.dtype);
+  const int64_t ahead = first ? fetch_ahead : 0;
+  float* accumulator = partials + first_row * layout.row_floats;
+  int64_t at = 0, column = 0;
+  for (; at + kAtOnce * kChunk <= bytes; at += kAtOnce * kChunk, column += kAtOnce * kLanes) {
+    decode_values<Product, kSource, kRows, kAtOnce, true>(block, scratch.scores, at, bytes, started, factor, ahead,
+                                                          accumulator + column, layout.row_floats);
+  }
+  constexpr int kFew = Product::kElements;
+  for (; at < bytes; at += kFew * kChunk, column += kFew * kLanes) {
+    if (at + kFew * kChunk <= bytes) {
+      decode_values<Product, kSource, kRows, kFew, true>(block, scratch.scores, at, bytes, started, factor, ahead,
+                                                         accumulator + column, layout.row_floats);
+    } else {
+      decode_values<Product, kSource, kRows, kFew, false>(block, scratch.scores, at, bytes, started, factor, ahead,
+                                                          accumulator + column, layout.row_floats);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const Partial row = partial_at(layout, partials, first_row + r, value_floats);
+    *row.maximum = maximum[r];
+    *row.sum = sum[r];
+  }
+}
+
+template <class Product, Source kSource>
+inline void pack_decode_queries(const Problem& p, const Scale& scale, const DecodeRows& rows, int64_t query_units,
+                                float* queries) {
+  constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
+  const int64_t bytes = p.head_dim * element_bytes(p.dtype), padded = decode_rows_padded(rows.count);
+  for (int64_t row = 0; row < padded; ++row) {
+    const int64_t existing = min_of(row, rows.count - 1);
+    const char* from = address(
+        p.q, rows.sequence.q_offset + rows.query[existing] * p.q.strides[1] + rows.head[existing] * p.q.strides[2]);
+    float* to = queries + row * query_units;
+    for (int64_t at = 0; at < bytes; at += kChunk, to += kLanes) store(to, load_some<kSource>(from + at, bytes - at));
+    apply_sign<kSource>(scale.sign, query_units, queries + row * query_units);
+  }
+}
+
+// One block of keys for all rows of a kv head.
+template <class Product, Source kSource>
+inline void decode_block(const DecodeJob& job, const DecodeRows& rows, const DecodeBlock& block, bool started,
+                         int64_t fetch_ahead, const DecodeScratch& scratch, float* partials) {
+  for (int64_t row = 0; row < rows.count; row += 4) {
+    switch (min_of(4, rows.count - row)) {
+      case 1:
+        decode_tile<Product, kSource, 1>(job, rows, block, row, started, fetch_ahead, scratch, partials);
+        break;
+      case 2:
+        decode_tile<Product, kSource, 2>(job, rows, block, row, started, fetch_ahead, scratch, partials);
+        break;
+      default:
+        decode_tile<Product, kSource, 4>(job, rows, block, row, started, fetch_ahead, scratch, partials);
+        break;
+    }
+  }
+}
+
+// One range of keys of all rows of `heads` kv heads, the first of which `rows` holds. Blocks are the outer loop: where
+// the heads of a key lie next to each other in memory, each page is then visited once.
+template <class Product, Source kSource>
+void decode_range(const DecodeJob& job, DecodeRows& rows, int64_t range, int64_t heads, char* scratch_memory) {
+  const Problem& p = *job.p;
+  const DecodeLayout& layout = job.layout;
+  const int64_t first_head = rows.kv_head, value_floats = layout.row_floats - kLanes, size = element_bytes(p.dtype);
+  const int64_t k_head = p.k.strides[2] * size, v_head = p.v.strides[2] * size, k_row = p.k.strides[1] * size;
+  const auto partials_of = [&](int64_t head) {
+    const int64_t pair = rows.batch * p.num_heads_kv + first_head + head;
+    return job.partials + (pair * layout.ranges + range) * layout.rows * layout.row_floats;
+  };
+  auto* queries = reinterpret_cast<float*>(scratch_memory);
+  float* scores = queries + p.num_heads_kv * layout.queries;
+  const int64_t last = min_of((range + 1) * layout.range, rows.any.last);
+  bool started = false;
+  for (int64_t key = max_of(range * layout.range, rows.any.first); key < last;) {
+    DecodeBlock block;
+    move_to_head(p, first_head, rows);
+    key = find_block(p, rows, key, last, block);
+    if (block.count == 0) break;
+    for (int64_t head = 0; head < heads; ++head) {
+      if (head > 0) {
+        move_to_head(p, first_head + head, rows);
+        move_block(k_head, v_head, block);
+      }
+      const DecodeScratch scratch{queries + head * layout.queries, scores};
+      if (!started) pack_decode_queries<Product, kSource>(p, job.scale, rows, layout.query_units, scratch.queries);
+      // K of the next head, or else of the next block, is fetched during the product with V.
+      const int64_t next_block = key < last ? block.count * k_row - head * k_head : 0;
+      decode_block<Product, kSource>(job, rows, block, started, head + 1 < heads ? k_head : next_block, scratch,
+                                     partials_of(head));
+    }
+    started = true;
+  }
+  for (int64_t head = 0; head < heads && !started; ++head) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+      const Partial partial = partial_at(layout, partials_of(head), row, value_floats);
+      *partial.maximum = -kInfinity;
+      *partial.sum = 0;
+    }
+  }
+  move_to_head(p, first_head, rows);
+}
+
+// ---- The end --------------------------------------------------------------------------------------------------------
+
+inline void write_decode_row(const Problem& p, const DecodeRows& rows, int64_t row, int64_t elements_per_unit,
+                             const float* accumulator, float maximum, float sum, float natural) {
+  const Sequence& s = rows.sequence;
+  const int64_t size = element_bytes(p.dtype);
+  char* out = address(p.out, s.out_offset + rows.query[row] * p.out.strides[1] + rows.head[row] * p.out.strides[2]);
+  const F inverse = broadcast(sum == 0 ? 0 : 1 / sum);
+  for (int64_t d = 0; d < p.head_dim_v; d += kLanes * elements_per_unit) {
+    F x[2];
+    x[0] = load(accumulator + d);
+    if (elements_per_unit == 2) zip(x[0], load(accumulator + d + kLanes), x[0], x[1]);
+    for (int64_t e = 0; e < elements_per_unit; ++e) {
+      const int64_t from = d + e * kLanes;
+      if (from < p.head_dim_v) store_some(p.dtype, out + from * size, x[e] * inverse, p.head_dim_v - from);
+    }
+  }
+  if (given(p.lse)) {
+    *element<float>(p.lse, s.lse_offset + rows.head[row] * p.lse.strides[1] + rows.query[row] * p.lse.strides[2]) =
+        log_sum_exp(maximum, sum, natural);
+  }
+}
+
+// Combines the ranges of a row in their order, into the first of them.
+inline void combine_ranges(const DecodeJob& job, float* partials, int64_t row) {
+  const DecodeLayout& layout = job.layout;
+  const int64_t value_floats = layout.row_floats - kLanes, range_floats = layout.rows * layout.row_floats;
+  float maximum = -kInfinity;
+  for (int64_t i = 0; i < layout.ranges; ++i) {
+    const float m = *partial_at(layout, partials + i * range_floats, row, value_floats).maximum;
+    maximum = m > maximum ? m : maximum;
+  }
+  const float shift = maximum == -kInfinity ? 0 : maximum;
+  const Partial first = partial_at(layout, partials, row, value_floats);
+  float sum = 0;
+  bool started = false;
+  for (int64_t i = 0; i < layout.ranges; ++i) {
+    const Partial partial = partial_at(layout, partials + i * range_floats, row, value_floats);
+    if (*partial.sum == 0) continue;  // no key there, or none that counts
+    const F factor = exp2<6>(broadcast(*partial.maximum - shift) * broadcast(job.scale.base2));
+    sum += *partial.sum * factor[0];
+    for (int64_t d = 0; d < value_floats; d += kLanes) {
+      const F x = load(partial.accumulator + d) * factor;
+      store(first.accumulator + d, started ? load(first.accumulator + d) + x : x);
+    }
+    started = true;
+  }
+  if (!started) {
+    for (int64_t d = 0; d < value_floats; ++d) first.accumulator[d] = 0;
+  }
+  *first.maximum = maximum;
+  *first.sum = sum;
+}
+
+template <class Product>
+void finish_pair(const DecodeJob& job, const DecodeRows& rows) {
+  const Problem& p = *job.p;
+  const DecodeLayout& layout = job.layout;
+  const int64_t pair = rows.batch * p.num_heads_kv + rows.kv_head, value_floats = layout.row_floats - kLanes;
+  float* partials = job.partials + pair * layout.ranges * layout.rows * layout.row_floats;
+  for (int64_t row = 0; row < rows.count; ++row) {
+    combine_ranges(job, partials, row);
+    const Partial result = partial_at(layout, partials, row, value_floats);
+    write_decode_row(p, rows, row, Product::kElements, result.accumulator, *result.maximum, *result.sum,
+                     job.scale.natural);
+  }
+}
+
+// Items count ranges within kv heads (or all of them together) within batch entries.
+template <class Product, Source kSource>
+void decode_task(void* arg, int64_t task) {
+  auto& job = *static_cast<DecodeJob*>(arg);
+  const Problem& p = *job.p;
+  const DenormalMode mode = flush_denormals();
+  char* scratch = static_cast<char*>(job.context->workspace) + task * job.layout.scratch;
+  DecodeRows rows;
+  int64_t found = -1;
+  for (int64_t item; (item = take_item(job.next)) < job.items;) {
+    const int64_t pair = item / job.layout.ranges * job.heads_together;
+    if (pair != found) find_decode_rows(p, pair / p.num_heads_kv, pair % p.num_heads_kv, rows);
+    found = pair;
+    if (rows.count == 0) continue;
+    decode_range<Product, kSource>(job, rows, item % job.layout.ranges, job.heads_together, scratch);
+    for (int64_t head = 0; head < job.heads_together && job.layout.ranges == 1; ++head) {
+      move_to_head(p, pair % p.num_heads_kv + head, rows);
+      finish_pair<Product>(job, rows);
+    }
+    move_to_head(p, pair % p.num_heads_kv, rows);
+  }
+  restore_denormals(mode);
+}
+
+template <class Product>
+void finish_task(void* arg, int64_t /*task*/) {
+  auto& job = *static_cast<DecodeJob*>(arg);
+  const Problem& p = *job.p;
+  const DenormalMode mode = flush_denormals();
+  DecodeRows rows;
+  for (int64_t pair; (pair = take_item(job.next)) < job.items;) {
+    find_decode_rows(p, pair / p.num_heads_kv, pair % p.num_heads_kv, rows);
+    finish_pair<Product>(job, rows);
+  }
+  restore_denormals(mode);
+}
+
+inline int64_t magnitude_of(int64_t x) { return x < 0 ? -x : x; }
+
+template <class Product, Source kSource>
+attnmux_code run_decode(const Problem& p, const RunContext& context) {
+  DecodeJob job{};
+  job.p = &p;
+  job.context = &context;
+  job.layout = make_decode_layout(p, kBlocking, p.seqlen_q, context.num_threads);
+  job.scale = make_scale(p);
+  job.heads_together = 1;
+  job.partials = reinterpret_cast<float*>(static_cast<char*>(context.workspace) + job.layout.partials_offset);
+  const int64_t pairs = p.batch * p.num_heads_kv;
+  const int64_t products = p.batch * p.num_heads_q * p.seqlen_q * p.seqlen_kv * (p.head_dim + p.head_dim_v);
+  const auto run = [&](int64_t items, void (*task)(void*, int64_t)) {
+    job.next = 0;
+    job.items = items;
+    const int64_t tasks = products < kInlineProducts ? 1 : min_of(context.num_threads, items);
+    return context.parallel_for(context.pool, tasks, task, &job) == 0;
+  };
+  // The order of the work, and so this choice, does not change a result.
+  const bool neighbours = magnitude_of(p.k.strides[2]) < magnitude_of(p.k.strides[1]);
+  if (neighbours && p.batch * job.layout.ranges >= 2 * context.num_threads) job.heads_together = p.num_heads_kv;
+  if (!run(pairs / job.heads_together * job.layout.ranges, decode_task<Product, kSource>))
+    return ATTNMUX_EXECUTOR_FAILED;
+  if (job.layout.ranges > 1 && !run(pairs, finish_task<Product>)) return ATTNMUX_EXECUTOR_FAILED;
+  return ATTNMUX_OK;
+}
+
+}  // namespace
+}  // namespace attnmux
