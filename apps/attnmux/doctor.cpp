@@ -32,7 +32,7 @@ std::string kibibytes_text(const Json& bytes) {
 // What the CUDA runtime of this build says, else what the kernel driver says.
 std::string gpu_text(const GpuDriver& driver, const Json& cuda) {
   if (cuda.value("built", false)) {
-    const std::string reason = cuda.value("reason", "");
+    std::string reason = cuda.value("reason", "");
     if (!reason.empty()) return reason;
     std::string line;
     for (const Json& gpu : cuda["gpus"]) {
