@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "kernels/cpu/flash/layout.h"
+#include "kernels/cpu/flash/decode_layout.h"
 #include "support/catalog.h"
 
 #if defined(__x86_64__)
@@ -25,7 +25,7 @@ int32_t available(Reason* reason) {
 }
 
 size_t workspace_bytes(const Problem* p, int32_t num_threads) {
-  return static_cast<size_t>(make_layout(*p, kBlockingAmx, num_threads).total);
+  return static_cast<size_t>(workspace_of(*p, kBlockingAmx, num_threads));
 }
 
 // Before main(), since the suites take their kernels from the table.

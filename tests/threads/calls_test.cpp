@@ -2,6 +2,7 @@
 // Calls on many threads at once give, bit for bit, what they give alone.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <barrier>
 #include <thread>
@@ -107,11 +108,17 @@ TEST(CallsOnThreads, OfOnePlanEachWithItsOwnWorkspace) {
   }
 }
 
+// The first kernel that takes the case's dtype.
+const Target& first_for(const Case& c) {
+  return *std::find_if(kernels().begin(), kernels().end(), [&](const Target& t) { return t.takes(c.spec.dtype); });
+}
+
 // attention() from inside the caller's own pool, and from inside a task of the library's: no deadlock, same bits.
 TEST(CallsOnThreads, Nested) {
   const Case c(some_specs()[0]);
-  const Target& target = kernels().front();
+  const Target& target = first_for(c);
   const Result expected = run(c, target);
+  ASSERT_TRUE(expected.status.ok()) << expected.status.message();
   std::atomic<int> wrong{0};
   ThreadPerTaskPool pool;
   pool.parallel_for(4, [&](int64_t) { wrong += !same(run(c, target), expected); });
@@ -124,8 +131,9 @@ TEST(CallsOnThreads, Nested) {
 // First use from everywhere at once: the environment, the table and the pool are made once.
 TEST(CallsOnThreads, ThreadsThatComeAndGo) {
   const Case c(some_specs()[1]);
-  const Target& target = kernels().front();
+  const Target& target = first_for(c);
   const Result expected = run(c, target);
+  ASSERT_TRUE(expected.status.ok()) << expected.status.message();
   std::atomic<int> wrong{0};
   for (int round = 0; round < scaled(10, 60, 300); ++round) {
     std::vector<std::thread> threads;

@@ -25,6 +25,13 @@ inline F madd(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 inline F larger(F a, F b) { return _mm256_max_ps(a, b); }
 inline F smaller(F a, F b) { return _mm256_min_ps(a, b); }
 
+inline bool all_true(I condition) { return _mm256_movemask_ps(reinterpret_cast<__m256>(condition)) == 0xff; }
+
+// The 64-bit products of the even 32-bit lanes, unsigned.
+inline I multiply_even(I a, I b) {
+  return reinterpret_cast<I>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+
 inline void zip(F a, F b, F& low, F& high) {
   const F even = _mm256_unpacklo_ps(a, b), odd = _mm256_unpackhi_ps(a, b);
   low = _mm256_permute2f128_ps(even, odd, 0x20);

@@ -21,6 +21,13 @@ inline F madd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 inline F larger(F a, F b) { return _mm512_mask_max_ps(a, 0xffff, a, b); }
 inline F smaller(F a, F b) { return _mm512_mask_min_ps(a, 0xffff, a, b); }
 
+inline bool all_true(I condition) { return _mm512_movepi32_mask(reinterpret_cast<__m512i>(condition)) == 0xffff; }
+
+// The 64-bit products of the even 32-bit lanes, unsigned.
+inline I multiply_even(I a, I b) {
+  return reinterpret_cast<I>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+}
+
 inline void zip(F a, F b, F& low, F& high) {
   const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);

@@ -23,6 +23,15 @@ inline F madd(F a, F b, F c) { return a * b + c; }
 inline F larger(F a, F b) { return a > b ? a : b; }
 inline F smaller(F a, F b) { return a < b ? a : b; }
 
+inline bool all_true(I condition) { return (condition[0] & condition[1] & condition[2] & condition[3]) != 0; }
+
+// The 64-bit products of the even 32-bit lanes, unsigned.
+inline I multiply_even(I a, I b) {
+  using U64 = uint64_t __attribute__((vector_size(16)));
+  constexpr uint64_t kLow = 0xffffffff;
+  return reinterpret_cast<I>((reinterpret_cast<U64>(a) & kLow) * (reinterpret_cast<U64>(b) & kLow));
+}
+
 inline void zip(F a, F b, F& low, F& high) {
   low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
   high = __builtin_shufflevector(a, b, 2, 6, 3, 7);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kernels/cpu/flash/decode-inl.h"
+#include "kernels/cpu/flash/dropout-inl.h"
 #include "kernels/cpu/flash/masks-inl.h"
 #include "kernels/cpu/flash/multiply-inl.h"
 #include "kernels/cpu/flash/output-inl.h"
@@ -164,6 +165,29 @@ struct FetchQueries {
   }
 };
 
+// Beside the product with K: the block's part of a mask and a bias, too, which come from far away, a row of each query.
+struct FetchForScores {
+  const Problem& p;
+  const Rows& rows;
+  const KeyBlock& block;
+  FetchQueries& queries;
+  int64_t row = 0;
+
+  void fetch(const Tensor& t, const char* const* of_rows) const {
+    const int64_t size = element_bytes(t.dtype);
+    if (!given(t) || t.strides[3] != 1 || (row > 0 && of_rows[row] == of_rows[row - 1])) return;
+    for (int64_t at = block.first * size; at < block.last * size; at += kCacheLine)
+      __builtin_prefetch(of_rows[row] + at, 0, 3);
+  }
+  void operator()(int64_t done, int64_t of) {
+    queries(done, of);
+    for (const int64_t until = rows.count * done / of; row < until; ++row) {
+      fetch(p.bias, rows.bias);
+      fetch(p.dense_mask, rows.dense);
+    }
+  }
+};
+
 // A task's scratch.
 struct Buffers {
   float *queries, *scores, *extra, *accumulator;
@@ -194,9 +218,9 @@ inline int64_t first_key(const Rows& rows) { return rows.any.first / kBlocking.k
 // All that a call may ask for between the product and the softmax.
 inline void adjust_scores(const Job& job, const Rows& rows, const KeyBlock& block, float* extra, float* scores) {
   const Problem& p = job.p;
-  if (job.scale.adjusts)
-    scale_scores(job.scale.magnitude, static_cast<float>(p.softcap), block.keys(), rows.vectors, scores);
-  if (given(p.bias)) bias_scores(p, rows, block, extra, scores);
+  const bool caps = p.softcap > 0;
+  if (caps) cap_scores(job.scale.magnitude, static_cast<float>(p.softcap), block.keys(), rows.vectors, scores);
+  if (given(p.bias)) bias_scores(p, rows, block, caps ? 1 : job.scale.magnitude, extra, scores);
   mask_range(rows, block, scores);
   if (given(p.key_padding)) mask_padding(p, rows, block, scores);
   if (given(p.dense_mask)) mask_dense(p, rows, block, extra, scores);
@@ -210,9 +234,11 @@ bool attend_keys(const Job& job, const Rows& rows, const Rows* next, const Packe
   FetchQueries fetch_queries{p, next};
   bool started = false;
   for (KeyBlock block{0, first_key(rows)}; find_keys(p, rows, block.last, block);) {
+    FetchForScores fetch{p, rows, block, fetch_queries};
+    if (!given(p.bias) && !given(p.dense_mask)) fetch.row = rows.count;
     product<Product, Start::kZero>(packed.keys + block.first * layout.units, layout.units * kBlocking.tile,
                                    block.keys() / kBlocking.tile, at.queries, layout.units, rows.vectors,
-                                   at.state.factor, at.scores, fetch_queries);
+                                   at.state.factor, at.scores, fetch);
     adjust_scores(job, rows, block, at.extra, at.scores);
     const bool drops = p.dropout_p > 0;
     if (drops) draw_dropout(p, rows, block, at.extra);

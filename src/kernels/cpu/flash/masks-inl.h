@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything that happens to a block of scores between the product and the softmax, and dropout's factors.
+// Everything that happens to a block of scores between the product and the softmax.
 #pragma once
 
 #include "kernels/cpu/flash/pack-inl.h"
@@ -55,18 +55,43 @@ inline bool is_empty(const Problem& p, const Rows& rows, const KeyBlock& block) 
 
 // ---- Scale, softcap, bias -------------------------------------------------------------------------------------------
 
-// The block of a tensor (B, Hq, Sq, Skv) that belongs to a block of scores, transposed like them: to[key][row].
-template <Source kSource>
-inline void pack_block(const Tensor& t, const char* const* rows, int64_t vectors, const KeyBlock& block, float* to) {
+// Hands the block of a tensor (B, Hq, Sq, Skv) that belongs to a block of scores to use(at, lanes), transposed like
+// them: `at` is where the scores of the same key and rows lie. Without unit stride it goes through `extra`.
+template <Source kSource, class Use>
+inline void visit_block(const Tensor& t, const char* const* rows, int64_t vectors, const KeyBlock& block, float* extra,
+                        const Use& use) {
   const int64_t size = element_bytes(t.dtype), stride = t.strides[3] * size, count = block.last - block.first;
   const char* shifted[kBlocking.rows];
   for (int64_t i = 0; i < vectors * kLanes; ++i) shifted[i] = rows[i] + block.first * stride;
-  if (stride == size) {
-    pack_rows<kSource>(shifted, vectors, count * size, kBlocking.key_block, to);
-  } else {
-    pack_strided_rows<kSource>(shifted, vectors, count, stride, to);
+  if (stride != size) {
+    pack_strided_rows<kSource>(shifted, vectors, count, stride, extra);
+    for (int64_t n = 0; n < count; ++n) {
+      for (int64_t v = 0; v < vectors; ++v) {
+        const int64_t at = n * kBlocking.rows + v * kLanes;
+        use(at, load(extra + at));
+      }
+    }
+    return;
+  }
+  for (int64_t v = 0; v < vectors; ++v) {
+    for (int64_t n = 0; n < count; n += kLanes) {
+      F x[kLanes];
+      ATTNMUX_UNROLL(16)
+      for (int i = 0; i < kLanes; ++i)
+        x[i] = load_some<kSource>(shifted[v * kLanes + i] + n * size, (count - n) * size);
+      transpose(x);
+      const int64_t at = n * kBlocking.rows + v * kLanes;
+      if (count - n >= kLanes) {
+        ATTNMUX_UNROLL(16)
+        for (int i = 0; i < kLanes; ++i) use(at + i * kBlocking.rows, x[i]);
+      } else {
+        for (int64_t i = 0; i < count - n; ++i) use(at + i * kBlocking.rows, x[i]);
+      }
+    }
   }
 }
+
+inline I is_finite(F x) { return (bits(x) & 0x7f800000) != 0x7f800000; }
 
 // s + bias. Minus infinity masks whatever the key holds; otherwise what is finite stays finite.
 inline F add_bias(F s, F bias) {
@@ -75,40 +100,42 @@ inline F add_bias(F s, F bias) {
   return select(smaller(s, bias) == broadcast(-kInfinity), broadcast(-kInfinity), either);
 }
 
-inline void bias_scores(const Problem& p, const Rows& rows, const KeyBlock& block, float* extra, float* scores) {
+// Products become scaled scores plus bias: `scale` is 1 where scale_scores() was there before.
+inline void bias_scores(const Problem& p, const Rows& rows, const KeyBlock& block, float scale, float* extra,
+                        float* scores) {
   const Tensor& t = p.bias;
-  const int64_t count = block.last - block.first, stride = t.strides[3] * element_bytes(t.dtype);
-  const bool shared = same_for_all(rows.bias, rows.vectors);
-  if (!shared) {
-    switch (t.dtype) {
-      case ATTNMUX_FP16:
-        pack_block<Source::kFp16>(t, rows.bias, rows.vectors, block, extra);
-        break;
-      case ATTNMUX_BF16:
-        pack_block<Source::kBf16>(t, rows.bias, rows.vectors, block, extra);
-        break;
-      default:
-        pack_block<Source::kFp32>(t, rows.bias, rows.vectors, block, extra);
-        break;
+  const F factor = broadcast(scale);
+  const auto add = [&](int64_t at, F bias) {
+    const F s = load(scores + at) * factor;
+    const F sum = s + bias;
+    // The special cases are rare, or masks, which come in runs.
+    store(scores + at, all_true(is_finite(sum)) ? sum : add_bias(s, bias));
+  };
+  if (same_for_all(rows.bias, rows.vectors)) {
+    const int64_t stride = t.strides[3] * element_bytes(t.dtype);
+    for (int64_t n = 0; n < block.last - block.first; ++n) {
+      const F same = load_one(t.dtype, rows.bias[0] + (block.first + n) * stride);
+      for (int64_t v = 0; v < rows.vectors; ++v) add(n * kBlocking.rows + v * kLanes, same);
     }
+    return;
   }
-  for (int64_t n = 0; n < count; ++n) {
-    const F same = shared ? load_one(t.dtype, rows.bias[0] + (block.first + n) * stride) : zero();
-    for (int64_t v = 0; v < rows.vectors; ++v) {
-      const int64_t at = n * kBlocking.rows + v * kLanes;
-      store(scores + at, add_bias(load(scores + at), shared ? same : load(extra + at)));
-    }
+  switch (t.dtype) {
+    case ATTNMUX_FP16:
+      return visit_block<Source::kFp16>(t, rows.bias, rows.vectors, block, extra, add);
+    case ATTNMUX_BF16:
+      return visit_block<Source::kBf16>(t, rows.bias, rows.vectors, block, extra, add);
+    default:
+      return visit_block<Source::kFp32>(t, rows.bias, rows.vectors, block, extra, add);
   }
 }
 
-// Makes products into scores in natural units: softcap·tanh(scale·s / softcap), or scale·s.
-inline void scale_scores(float scale, float softcap, int64_t keys, int64_t vectors, float* scores) {
-  const F factor = broadcast(softcap > 0 ? scale / softcap : scale), cap = broadcast(softcap);
+// Makes products into scores in natural units: softcap·tanh(scale·s / softcap).
+inline void cap_scores(float scale, float softcap, int64_t keys, int64_t vectors, float* scores) {
+  const F factor = broadcast(scale / softcap), cap = broadcast(softcap);
   for (int64_t n = 0; n < keys; ++n) {
     for (int64_t v = 0; v < vectors; ++v) {
       float* at = scores + n * kBlocking.rows + v * kLanes;
-      const F s = load(at) * factor;
-      store(at, softcap > 0 ? cap * tanh(s) : s);
+      store(at, cap * tanh(load(at) * factor));
     }
   }
 }
@@ -157,52 +184,9 @@ inline void mask_dense(const Problem& p, const Rows& rows, const KeyBlock& block
     }
     return;
   }
-  pack_block<Source::kBytes>(t, rows.dense, rows.vectors, block, extra);
-  for (int64_t n = 0; n < block.last - block.first; ++n) {
-    for (int64_t v = 0; v < rows.vectors; ++v) {
-      const int64_t at = n * kBlocking.rows + v * kLanes;
-      store(scores + at, select(bits(load(extra + at)) != 0, load(scores + at), broadcast(-kInfinity)));
-    }
-  }
-}
-
-// ---- Dropout --------------------------------------------------------------------------------------------------------
-
-// kept[key][row] = 1 / (1 - p) or 0. The rounds run over lanes so that the compiler can use vectors; the numbers are
-// those of dropout_words().
-inline void draw_dropout(const Problem& p, const Rows& rows, const KeyBlock& block, float* kept) {
-  const uint32_t threshold = dropout_threshold(p.dropout_p);
-  const auto factor = static_cast<float>(1 / (1 - p.dropout_p));
-  for (int64_t n = 0; n < block.keys(); n += 4) {
-    for (int64_t v = 0; v < rows.vectors; ++v) {
-      uint32_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
-      for (int64_t i = 0; i < kLanes; ++i) {
-        c0[i] = static_cast<uint32_t>((block.first + n) / 4);
-        c1[i] = static_cast<uint32_t>(rows.query[v * kLanes + i]);
-        c2[i] = static_cast<uint32_t>(rows.batch * p.num_heads_q + rows.head[v * kLanes + i]);
-        c3[i] = static_cast<uint32_t>(p.dropout_offset);
-      }
-      uint32_t k0 = static_cast<uint32_t>(p.dropout_seed), k1 = static_cast<uint32_t>(p.dropout_seed >> 32);
-      for (int round = 0; round < 10; ++round) {
-        for (int64_t i = 0; i < kLanes; ++i) {
-          const uint64_t p0 = uint64_t{0xD2511F53} * c0[i], p1 = uint64_t{0xCD9E8D57} * c2[i];
-          c0[i] = static_cast<uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
-          c2[i] = static_cast<uint32_t>(p0 >> 32) ^ c3[i] ^ k1;
-          c1[i] = static_cast<uint32_t>(p1);
-          c3[i] = static_cast<uint32_t>(p0);
-        }
-        k0 += 0x9E3779B9;
-        k1 += 0xBB67AE85;
-      }
-      float* to = kept + n * kBlocking.rows + v * kLanes;
-      for (int64_t i = 0; i < kLanes; ++i) {
-        to[i] = (c0[i] >> 8) >= threshold ? factor : 0.0f;
-        to[kBlocking.rows + i] = (c1[i] >> 8) >= threshold ? factor : 0.0f;
-        to[2 * kBlocking.rows + i] = (c2[i] >> 8) >= threshold ? factor : 0.0f;
-        to[3 * kBlocking.rows + i] = (c3[i] >> 8) >= threshold ? factor : 0.0f;
-      }
-    }
-  }
+  visit_block<Source::kBytes>(t, rows.dense, rows.vectors, block, extra, [&](int64_t at, F kept) {
+    store(scores + at, select(bits(kept) != 0, load(scores + at), broadcast(-kInfinity)));
+  });
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 //   broadcast(x)          x in every lane
 //   madd(a, b, c)         a·b + c
 //   larger, smaller(a, b) maximum and minimum; b if one of them is NaN
+//   all_true(condition)   of a comparison's result
+//   multiply_even(a, b)   unsigned 64-bit products of the even lanes
 //   zip(a, b, low, high)  a0 b0 a1 b1 …, the only shuffle there is: packing and transposing are rounds of it
 //   load_fp16, load_bf16, store_fp16, store_low_halves, load_bytes_as_mask: conversions, contiguous and unaligned
 //   exp2_with(x, polynomial), prefetch_to_write(line)
