@@ -64,8 +64,10 @@ __device__ inline bool softmax_scaled(float (&score)[kTiles][4], bool lazy, floa
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if (renew) {
-      const float shift = largest[half] == -INFINITY ? 0 : largest[half] * scale_log2;
-      rescale[half] = ptx::exp2_approximate(state[half].maximum * scale_log2 - shift);
+      // The difference first: exactly 1 where the maximum stays. Of products it would be the rounding of one, which
+      // over some hundred tiles of keys adds up in the sum.
+      const float newest = largest[half] == -INFINITY ? 0 : largest[half];
+      rescale[half] = ptx::exp2_approximate((state[half].maximum - newest) * scale_log2);
       state[half].maximum = largest[half];
       state[half].sum *= rescale[half];
     }
@@ -179,11 +181,15 @@ __device__ inline bool trim_keys(const Problem& p, int64_t b, int64_t head, int&
     atomicAdd(&bounds[2], kept);
   }
   __syncthreads();
+  if (bounds[2] == 0) {
+    first = end = 0;
+    return false;
+  }
   const int before = first;
-  first = min(bounds[0], end);
-  end = max(bounds[1] + 1, first);
+  first = bounds[0];
+  end = bounds[1] + 1;
   const bool all_considered = !given(dense) || same_for_all;
-  return !(all_considered && (first == end || (first == before && bounds[2] == end - first)));
+  return !(all_considered && first == before && bounds[2] == end - first);
 }
 
 // A tile of key padding: one byte per key, the lane's two at `at`.
