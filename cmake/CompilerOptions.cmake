@@ -43,6 +43,8 @@ function(attnmux_compiler_options target)
   target_compile_features(${target} PUBLIC c_std_11 cxx_std_20)
   set_target_properties(${target} PROPERTIES C_EXTENSIONS OFF CXX_EXTENSIONS OFF C_VISIBILITY_PRESET hidden
                                              CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
-  target_compile_options(${target} PRIVATE ${ATTNMUX_WARNINGS} ${ATTNMUX_SANITIZE_FLAGS})
+  # nvcc passes on flags of the host compiler in another way; cmake/Cuda.cmake says which.
+  target_compile_options(${target} PRIVATE $<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:${ATTNMUX_WARNINGS}>
+                                           ${ATTNMUX_SANITIZE_FLAGS})
   target_link_options(${target} PRIVATE ${ATTNMUX_SANITIZE_FLAGS})
 endfunction()

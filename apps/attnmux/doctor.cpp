@@ -29,9 +29,20 @@ std::string kibibytes_text(const Json& bytes) {
   return n % (1 << 20) == 0 ? std::to_string(n >> 20) + " MiB" : std::to_string(n >> 10) + " KiB";
 }
 
+// What the CUDA runtime of this build says, else what the kernel driver says.
 std::string gpu_text(const GpuDriver& driver, const Json& cuda) {
-  const std::string build =
-      cuda.value("built", false) ? "" : "; " + cuda.value("reason", "this build has no CUDA kernels");
+  if (cuda.value("built", false)) {
+    std::string reason = cuda.value("reason", "");
+    if (!reason.empty()) return reason;
+    std::string line;
+    for (const Json& gpu : cuda["gpus"]) {
+      line += gpu.value("name", "?") + " (compute capability " + gpu.value("compute_capability", "?") + ", " +
+              bytes_text(gpu.value("memory_bytes", 0.0)) + "), ";
+    }
+    return line + "driver " + (driver.version.empty() ? "?" : driver.version) + " for CUDA " +
+           cuda.value("driver", "?") + ", built with CUDA " + cuda.value("runtime", "?");
+  }
+  const std::string build = "; " + cuda.value("reason", "this build has no CUDA kernels");
   if (driver.version.empty()) return "no NVIDIA driver is loaded" + build;
   std::string line;
   for (const Gpu& gpu : driver.gpus) line += gpu.name + ", ";

@@ -55,12 +55,6 @@ std::string isa_name() { return machine().value("isa", "baseline"); }
 
 std::string machine_text() { return counted(num_threads(), "core") + " (" + isa_label(isa_name()) + ")"; }
 
-Device default_device() {
-  const Json devices = machine().value("devices", Json::object());
-  const Json cuda = devices.value("cuda", Json::object());
-  return cuda.value("built", false) && cuda.value("reason", "").empty() ? Device::cuda() : Device::cpu();
-}
-
 Memory memory() {
   const std::filesystem::path meminfo = "/proc/meminfo";
   return {kibibytes(field(meminfo, "MemTotal:")), kibibytes(field(meminfo, "MemAvailable:"))};

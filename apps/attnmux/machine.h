@@ -17,8 +17,6 @@ Json machine();
 std::string isa_name();
 /// "2 cores (AVX-512)"
 std::string machine_text();
-/// cuda:0 where this build and machine have it, else the CPU.
-Device default_device();
 
 struct Memory {
   double total_bytes = 0, available_bytes = 0;  // 0: unknown

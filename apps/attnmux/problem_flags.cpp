@@ -151,7 +151,7 @@ void add_problem_flags(CLI::App& app, ProblemFlags& f, BackendFlag backend) {
       ->group(group);
   text("--kernel", "NAME", "only this kernel of the backend", [&f](const std::string& t) { f.kernel = t; });
   add_switch(app, "--allow-lossy", f.allow_lossy, "native may go below the 16-bit accuracy class")->group(group);
-  text("--device", "DEVICE", "cpu, cuda or cuda:N (default: cuda:0 where there is one, else cpu)",
+  text("--device", "DEVICE", "cpu, cuda or cuda:N (default: cpu)",
        [&f](const std::string& t) { f.device = parse_device("--device", t); });
   text("--threads", "N", "threads of the library's pool (default: ATTNMUX_NUM_THREADS, else one per core)",
        [&f](const std::string& t) { f.threads = static_cast<int>(parse_integer("--threads", t, 1, kMaxThreads)); });

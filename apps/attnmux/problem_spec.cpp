@@ -100,7 +100,7 @@ void apply_options(const ProblemFlags& f, ProblemSpec& s) {
   s.lse = f.lse;
   s.kernel = f.kernel;
   s.allow_lossy = f.allow_lossy;
-  s.device = f.device.value_or(default_device());
+  s.device = f.device.value_or(Device::cpu());
   if (f.dropout && !f.seed)
     throw UsageError("--dropout needs --seed: the same seed drops the same weights on every kernel");
 }

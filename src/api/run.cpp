@@ -1,12 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/run.h"
 
+#include <vector>
+
+#include "dispatch/environment.h"
 #include "dispatch/message.h"
 #include "dispatch/problem_masks.h"
 #include "kernels/cpu/runtime/arena.h"
 #include "kernels/cpu/runtime/thread_pool.h"
+#include "kernels/cuda/runtime/call.h"
 
 namespace attnmux {
+namespace {
+
+// ATTNMUX_CHECK=sync: what is always checked of lengths in host memory, for lengths in device memory.
+attnmux_code check_device_lengths(const Problem& p, void* stream, attnmux_error* error) {
+  Problem on_host = p;
+  std::vector<int32_t> values[3];
+  Tensor* tensors[] = {&on_host.key_lengths, &on_host.cu_seqlens_q, &on_host.cu_seqlens_kv};
+  for (int i = 0; i < 3; ++i) {
+    if (!given(*tensors[i])) continue;
+    ATTNMUX_TRY(read_lengths(*tensors[i], stream, values[i], error));
+    tensors[i]->data = values[i].data();
+    tensors[i]->device_type = ATTNMUX_CPU;
+    tensors[i]->strides[0] = 1;
+  }
+  return check_length_values(on_host, error);
+}
+
+}  // namespace
 
 attnmux_code read_exec(const attnmux_exec* given_exec, const Problem& p, attnmux_exec& exec, attnmux_error* error) {
   exec = attnmux_exec{};
@@ -64,9 +86,18 @@ attnmux_code run_kernel(const Kernel& kernel, const Problem& p, const attnmux_ex
                                                  << " needs " << needed << " for this problem with " << num_threads
                                                  << " threads (plan.workspace_bytes())"));
   }
-  const ArenaBlock arena(own ? needed : 0);
+  const bool cuda = p.device_type == ATTNMUX_CUDA;
+  CudaDeviceScope device;
+  CudaBlock block;
+  if (cuda) {
+    ATTNMUX_TRY(device.enter(p.device_id, error));
+    ATTNMUX_TRY(check_cuda_pointers(p, error));
+    if (environment().check_sync) ATTNMUX_TRY(check_device_lengths(p, exec.stream, error));
+    if (own && needed != 0) ATTNMUX_TRY(block.allocate(needed, exec.stream, error));
+  }
+  const ArenaBlock arena(own && !cuda ? needed : 0);
   if (own) {
-    workspace = arena.data();
+    workspace = cuda ? block.data() : arena.data();
     if (needed != 0 && workspace == nullptr) {
       return fail(error, ATTNMUX_OUT_OF_MEMORY,
                   ATTNMUX_MESSAGE("kernel " << kernel.name << " needs a workspace of " << needed

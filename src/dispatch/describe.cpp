@@ -15,6 +15,7 @@
 #include "dispatch/select.h"
 #include "kernels/cpu/isa/cpu_isa.h"
 #include "kernels/cpu/runtime/thread_pool.h"
+#include "kernels/cuda/runtime/device.h"
 
 namespace attnmux {
 namespace {
@@ -69,6 +70,31 @@ Json lowest_accuracy(const BackendRow& row, bool available) {
   Json json = Json::object();
   for (int32_t dtype = 1; dtype < ATTNMUX_DTYPE_COUNT; ++dtype) {
     if (lowest[dtype] != 0) json[std::string(dtype_name(dtype))] = accuracy_name(lowest[dtype]);
+  }
+  return json;
+}
+
+std::string cuda_version(int32_t version) {
+  return version == 0 ? "" : std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+Json describe_cuda() {
+  const CudaMachine& cuda = cuda_machine();
+  Json json;
+  json["built"] = cuda.built;
+  json["reason"] = cuda.reason;
+  if (!cuda.built) return json;
+  json["runtime"] = cuda_version(cuda.runtime_version);
+  json["driver"] = cuda_version(cuda.driver_version);
+  json["gpus"] = Json::array();
+  for (int32_t id = 0; id < cuda.num_devices; ++id) {
+    const CudaDevice& d = cuda.device[id];
+    json["gpus"].push_back({{"name", d.name},
+                            {"compute_capability", std::to_string(d.major) + "." + std::to_string(d.minor)},
+                            {"multiprocessors", d.multiprocessors},
+                            {"memory_bytes", d.memory_bytes},
+                            {"l2_bytes", d.l2_bytes},
+                            {"shared_bytes", d.shared_bytes}});
   }
   return json;
 }
@@ -130,7 +156,7 @@ std::string describe_machine() {
       bytes = cache.level == level && cache.type != "Instruction" ? cache.bytes : bytes;
     json[level == 1 ? "l1d_bytes" : level == 2 ? "l2_bytes" : "l3_bytes"] = bytes;
   }
-  json["devices"] = {{"cuda", {{"built", false}, {"reason", "this build has no CUDA kernels"}}}};
+  json["devices"] = {{"cuda", describe_cuda()}};
   json["environment"] = Json::object();
   for (const char* name : kEnvironmentNames) {
     const char* value = std::getenv(name);

@@ -61,9 +61,10 @@ Environment read() {
       bad_value(e, "ATTNMUX_VERBOSE", value, ATTNMUX_MESSAGE("none, dispatch"));
     }
   }
-  // Lengths in host memory are always checked; "sync" reads those in device memory back, of which a CPU build has none.
+  // Lengths in host memory are always checked; "sync" waits for the stream and reads those in device memory back.
   if (const char* value = variable("ATTNMUX_CHECK")) {
-    if (std::string_view(value) != "none" && std::string_view(value) != "sync") {
+    e.check_sync = std::string_view(value) == "sync";
+    if (std::string_view(value) != "none" && !e.check_sync) {
       bad_value(e, "ATTNMUX_CHECK", value, ATTNMUX_MESSAGE("none, sync"));
     }
   }

@@ -13,6 +13,7 @@ struct Environment {
   std::string force_backend;      // ATTNMUX_FORCE_BACKEND
   int32_t num_threads = 0;        // ATTNMUX_NUM_THREADS; 0: all cores
   bool verbose_dispatch = false;  // ATTNMUX_VERBOSE=dispatch
+  bool check_sync = false;        // ATTNMUX_CHECK=sync
   attnmux_error error{};          // of the first bad value
 };
 

@@ -31,4 +31,13 @@ void refuse(Reason* reason, const char* format, ...) {
   va_end(arguments);
 }
 
+attnmux_code fail_with(attnmux_error* error, attnmux_code code, const char* format, ...) {
+  char text[sizeof(attnmux_error::message)];
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(text, sizeof(text), format, arguments);
+  va_end(arguments);
+  return fail(error, code, Message() << std::string_view(text));
+}
+
 }  // namespace attnmux

@@ -81,20 +81,30 @@ attnmux_code check_one_byte(const char* name, const attnmux_tensor& t, attnmux_e
                                              << "; accepted are bool and uint8 (an additive mask is options.bias)"));
 }
 
+attnmux_code check_key_length_values(const Problem& p, attnmux_error* error) {
+  if (!readable_on_host(p.key_lengths)) return ATTNMUX_OK;
+  for (int64_t b = 0; b < p.batch; ++b) {
+    int64_t limit = p.seqlen_kv;
+    if (readable_on_host(p.cu_seqlens_kv)) limit = entry(p.cu_seqlens_kv, b + 1) - entry(p.cu_seqlens_kv, b);
+    if (const int64_t length = entry(p.key_lengths, b); length < 0 || length > limit) {
+      return invalid(error, ATTNMUX_MESSAGE("mask.key_lengths[" << b << "] is " << length << "; accepted is 0 to "
+                                                                << limit << ", the number of keys"));
+    }
+  }
+  return ATTNMUX_OK;
+}
+
+attnmux_code check_cu_seqlens_values(const Problem& p, attnmux_error* error) {
+  if (!given(p.cu_seqlens_q)) return ATTNMUX_OK;
+  ATTNMUX_TRY(check_cu_seqlens("varlen.cu_seqlens_q", "q", p.cu_seqlens_q, p.q.shape[1], p.seqlen_q, error));
+  return check_cu_seqlens("varlen.cu_seqlens_kv", "k", p.cu_seqlens_kv, p.k.shape[1], p.seqlen_kv, error);
+}
+
 attnmux_code read_key_lengths(const attnmux_options& o, Pointers pointers, Problem& p, attnmux_error* error) {
   constexpr const char* kName = "mask.key_lengths";
   ATTNMUX_TRY(check_int32_vector(kName, o.key_lengths, p.batch, "(B): one length per sequence", p, pointers, error));
   p.key_lengths = o.key_lengths;
-  if (!readable_on_host(o.key_lengths)) return ATTNMUX_OK;
-  for (int64_t b = 0; b < p.batch; ++b) {
-    int64_t limit = p.seqlen_kv;
-    if (readable_on_host(p.cu_seqlens_kv)) limit = entry(p.cu_seqlens_kv, b + 1) - entry(p.cu_seqlens_kv, b);
-    if (const int64_t length = entry(o.key_lengths, b); length < 0 || length > limit) {
-      return invalid(error, ATTNMUX_MESSAGE(kName << "[" << b << "] is " << length << "; accepted is 0 to " << limit
-                                                  << ", the number of keys"));
-    }
-  }
-  return ATTNMUX_OK;
+  return check_key_length_values(p, error);
 }
 
 // Do both corners of a causal or window mask mean the same, sequence by sequence?
@@ -258,8 +268,12 @@ attnmux_code read_varlen(const attnmux_options& o, Pointers pointers, Problem& p
   p.batch = o.cu_seqlens_q.shape[0] - 1;
   p.seqlen_q = o.max_seqlen_q == 0 ? total_q : min_of(o.max_seqlen_q, total_q);
   p.seqlen_kv = o.max_seqlen_kv == 0 ? total_kv : min_of(o.max_seqlen_kv, total_kv);
-  ATTNMUX_TRY(check_cu_seqlens("varlen.cu_seqlens_q", "q", o.cu_seqlens_q, total_q, p.seqlen_q, error));
-  return check_cu_seqlens("varlen.cu_seqlens_kv", "k", o.cu_seqlens_kv, total_kv, p.seqlen_kv, error);
+  return check_cu_seqlens_values(p, error);
+}
+
+attnmux_code check_length_values(const Problem& p, attnmux_error* error) {
+  ATTNMUX_TRY(check_cu_seqlens_values(p, error));
+  return check_key_length_values(p, error);
 }
 
 attnmux_code read_masks(const attnmux_options& o, Pointers pointers, Problem& p, attnmux_error* error) {

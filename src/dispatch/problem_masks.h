@@ -10,6 +10,9 @@ attnmux_code read_varlen(const attnmux_options& options, Pointers pointers, Prob
 /// Needs the shapes, varlen included.
 attnmux_code read_masks(const attnmux_options& options, Pointers pointers, Problem& problem, attnmux_error* error);
 
+/// The values of the problem's key_lengths and cu_seqlens, where they are in host memory.
+attnmux_code check_length_values(const Problem& problem, attnmux_error* error);
+
 attnmux_code check_same_device(const char* name, const attnmux_tensor& t, const attnmux_tensor& q,
                                attnmux_error* error);
 /// A struct of the C ABI may be larger than this build knows if the rest is zero.

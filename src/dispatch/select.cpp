@@ -85,11 +85,12 @@ void resolve(const Precedence& levels, Selection& selection) {
 }
 
 bool supports(const Kernel& kernel, const Problem& p, Reason* reason) {
-  if (kernel.available != nullptr && kernel.available(reason) == 0) return false;
+  // First, so that calls on the cpu never start CUDA.
   if (kernel.device_type != p.device_type) {
     refuse(reason, p.device_type == ATTNMUX_CPU ? "tensors are on the cpu" : "tensors are on cuda:%d", p.device_id);
     return false;
   }
+  if (kernel.available != nullptr && kernel.available(reason) == 0) return false;
   if ((kernel.dtypes >> p.dtype & 1) == 0) {
     if (reason != nullptr) {
       refuse(reason, "does not take %s; it takes %s", std::string(dtype_name(p.dtype)).c_str(),
@@ -154,11 +155,14 @@ attnmux_code select(const Problem& p, const attnmux_options& o, Selection& selec
   write_device(text, p);
   text << ": ";
   if (row.num_kernels() == 0) return fail(error, ATTNMUX_UNAVAILABLE, text << row.missing);
-  bool any_available = false;
+  bool any_available = false, any_on_device = false;
+  for (const Kernel* kernel : row.list()) any_on_device = any_on_device || kernel->device_type == p.device_type;
   // A reason that several kernels share is said once.
   Reason previous{};
   for (const Kernel* kernel : row.list()) {
     if (only != nullptr && kernel != only) continue;
+    // Kernels of another device say nothing of use where the backend has some for this one.
+    if (only == nullptr && any_on_device && kernel->device_type != p.device_type) continue;
     Reason reason{};
     any_available = any_available || kernel->available == nullptr || kernel->available(nullptr) != 0;
     if (supports(*kernel, p, &reason)) refuse(&reason, "is below the 16-bit accuracy class; allow_lossy permits it");

@@ -10,6 +10,13 @@
 
 #include <cstdint>
 
+// The geometry and the random numbers of the contract are the same code on a GPU.
+#ifdef __CUDACC__
+#define ATTNMUX_DEVICE __host__ __device__
+#else
+#define ATTNMUX_DEVICE
+#endif
+
 namespace attnmux {
 
 using Problem = attnmux_problem;
@@ -22,23 +29,25 @@ namespace {
 
 [[maybe_unused]] constexpr int64_t kUnlimited = -1;
 
-[[maybe_unused]] constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-[[maybe_unused]] constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
-[[maybe_unused]] constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-[[maybe_unused]] constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+[[maybe_unused]] ATTNMUX_DEVICE constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+[[maybe_unused]] ATTNMUX_DEVICE constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+[[maybe_unused]] ATTNMUX_DEVICE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+[[maybe_unused]] ATTNMUX_DEVICE constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-[[maybe_unused]] inline bool has(const Problem& p, uint64_t features) { return (p.features & features) == features; }
-[[maybe_unused]] inline bool given(const Tensor& t) { return t.dtype != 0; }
+[[maybe_unused]] ATTNMUX_DEVICE inline bool has(const Problem& p, uint64_t features) {
+  return (p.features & features) == features;
+}
+[[maybe_unused]] ATTNMUX_DEVICE inline bool given(const Tensor& t) { return t.dtype != 0; }
 
 // The pointer to element `offset` (in elements) of a tensor.
 template <typename T>
-inline T* element(const Tensor& t, int64_t offset) {
+ATTNMUX_DEVICE inline T* element(const Tensor& t, int64_t offset) {
   return static_cast<T*>(t.data) + offset;
 }
 
 // Entry i of a rank-1 int32 tensor (key_lengths, cu_seqlens), clamped to [0, limit]: a captured graph may be replayed
 // with other values, and a wrong one must never lead out of bounds.
-[[maybe_unused]] inline int64_t clamped_entry(const Tensor& t, int64_t i, int64_t limit) {
+[[maybe_unused]] ATTNMUX_DEVICE inline int64_t clamped_entry(const Tensor& t, int64_t i, int64_t limit) {
   const int64_t value = *element<const int32_t>(t, i * t.strides[0]);
   return value < 0 ? 0 : min_of(value, limit);
 }
@@ -52,7 +61,7 @@ struct Sequence {
   int64_t q_offset, k_offset, v_offset, out_offset, lse_offset;
 };
 
-[[maybe_unused]] inline Sequence sequence(const Problem& p, int64_t b) {
+[[maybe_unused]] ATTNMUX_DEVICE inline Sequence sequence(const Problem& p, int64_t b) {
   Sequence s{};
   if (given(p.cu_seqlens_q)) {
     const int64_t total_q = p.q.shape[1], total_kv = p.k.shape[1];
@@ -85,7 +94,7 @@ struct KeyRange {
   int64_t first, last;
 };
 
-[[maybe_unused]] inline KeyRange key_range(const Problem& p, const Sequence& s, int64_t query) {
+[[maybe_unused]] ATTNMUX_DEVICE inline KeyRange key_range(const Problem& p, const Sequence& s, int64_t query) {
   const int64_t diagonal = query + s.delta;
   const int64_t first = p.window_left < 0 ? 0 : max_of(0, diagonal - p.window_left);
   // A window may be as wide as int64 allows: compare before adding.
@@ -95,7 +104,7 @@ struct KeyRange {
 }
 
 // Does the one-byte mask `t` (key_padding or dense_mask) say attend?
-[[maybe_unused]] inline bool attends(const Tensor& t, int64_t offset) {
+[[maybe_unused]] ATTNMUX_DEVICE inline bool attends(const Tensor& t, int64_t offset) {
   return *element<const uint8_t>(t, offset) != 0;
 }
 
@@ -105,7 +114,7 @@ struct Philox {
   uint32_t word[4];
 };
 
-[[maybe_unused]] inline Philox philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
+[[maybe_unused]] ATTNMUX_DEVICE inline Philox philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t{0xD2511F53} * c0, p1 = uint64_t{0xCD9E8D57} * c2;
@@ -120,20 +129,21 @@ struct Philox {
 }
 
 // u = (word >> 8)·2^-24 is uniform on [0, 1); a probability is kept if u >= p, which is this integer compare.
-[[maybe_unused]] inline uint32_t dropout_threshold(double p) {
+[[maybe_unused]] ATTNMUX_DEVICE inline uint32_t dropout_threshold(double p) {
   const double scaled = p * 16777216.0;
   const auto whole = static_cast<uint32_t>(scaled);
   return static_cast<double>(whole) < scaled ? whole + 1 : whole;
 }
 
 // The four words that decide the keys 4·key_block … 4·key_block+3 of one query row.
-[[maybe_unused]] inline Philox dropout_words(const Problem& p, int64_t b, int64_t head, int64_t query,
-                                             int64_t key_block) {
+[[maybe_unused]] ATTNMUX_DEVICE inline Philox dropout_words(const Problem& p, int64_t b, int64_t head, int64_t query,
+                                                            int64_t key_block) {
   return philox(p.dropout_seed, static_cast<uint32_t>(key_block), static_cast<uint32_t>(query),
                 static_cast<uint32_t>(b * p.num_heads_q + head), static_cast<uint32_t>(p.dropout_offset));
 }
 
-[[maybe_unused]] inline bool dropout_keeps(const Problem& p, int64_t b, int64_t head, int64_t query, int64_t key) {
+[[maybe_unused]] ATTNMUX_DEVICE inline bool dropout_keeps(const Problem& p, int64_t b, int64_t head, int64_t query,
+                                                          int64_t key) {
   return (dropout_words(p, b, head, query, key / 4).word[key % 4] >> 8) >= dropout_threshold(p.dropout_p);
 }
 
@@ -141,5 +151,10 @@ struct Philox {
 
 // Writes a refusal; `reason` may be null, and the text is cut to fit.
 void refuse(Reason* reason, const char* format, ...) __attribute__((format(printf, 2, 3)));
+
+// Fills `error`, which may be null, with "[attention] " and the text, and returns the code: for kernels, which know
+// nothing of dispatch.
+attnmux_code fail_with(attnmux_error* error, attnmux_code code, const char* format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 }  // namespace attnmux

@@ -190,8 +190,7 @@ Golden read_golden(const io::TensorFile& file, const std::string& name) {
 
 class PytorchGoldens : public ::testing::Test {
  protected:
-  const io::TensorFile file_ =
-      io::load_safetensors(std::string(ATTNMUX_SOURCE_DIR) + "/tests/golden/pytorch.safetensors");
+  const io::TensorFile file_ = io::load_safetensors(source_dir() + "/tests/golden/pytorch.safetensors");
   std::vector<std::string> names() const {
     std::vector<std::string> all;
     for (const io::NamedTensor& t : file_.tensors()) {

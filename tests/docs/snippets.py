@@ -77,6 +77,7 @@ def main():
     parser.add_argument("--cxx", default="c++")
     parser.add_argument("--cc", default="cc")
     parser.add_argument("--flag", action="append", default=[], help="a further flag for the compiler")
+    parser.add_argument("--link", action="append", default=[], help="a library that --library needs")
     arguments = parser.parse_args()
 
     arguments.source = arguments.source.resolve()
@@ -105,7 +106,7 @@ def main():
                     compiler = [arguments.cc, "-std=c11", "-c"] if c else [arguments.cxx, "-std=c++20", "-c"]
                     done = run([*compiler, "-O0", "-Wall", "-I", arguments.source / "include", *arguments.flag, program, "-o", f"{folder}/snippet.o"])
                     if done.returncode == 0:
-                        done = run([arguments.cxx, *arguments.flag, f"{folder}/snippet.o", arguments.library, "-o", f"{folder}/snippet", "-lpthread", "-ldl", f"-Wl,-rpath,{os.path.dirname(arguments.library)}"])
+                        done = run([arguments.cxx, *arguments.flag, f"{folder}/snippet.o", arguments.library, *arguments.link, "-o", f"{folder}/snippet", "-lpthread", "-ldl", "-lrt", f"-Wl,-rpath,{os.path.dirname(arguments.library)}"])
                     if done.returncode == 0:
                         done = run([f"{folder}/snippet"], env=environment)
                 if done.returncode == 0:

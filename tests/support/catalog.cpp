@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/catalog.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <set>
@@ -29,13 +30,34 @@ const std::map<std::string, uint64_t> kFeatureBits = {{"causal", ATTNMUX_MASK_CA
                                                       {"gqa", ATTNMUX_GQA},
                                                       {"head_dim_v", ATTNMUX_HEAD_DIM_V}};
 
+// "" where every device is wanted.
+std::string only_device() {
+  const char* value = std::getenv("ATTNMUX_TEST_DEVICES");
+  const std::string text = value == nullptr ? "all" : value;
+  if (text != "all" && text != "cpu" && text != "cuda") {
+    throw std::runtime_error("ATTNMUX_TEST_DEVICES is \"" + text + "\"; accepted are all, cpu, cuda");
+  }
+  return text == "all" ? "" : text;
+}
+
+void say_why_cuda_is_missing() {
+  const auto cuda = describe(ATTNMUX_DESCRIBE_MACHINE).at("devices").at("cuda");
+  const std::string reason = cuda.at("reason");
+  if (!reason.empty()) std::printf("CUDA kernels are not tested: %s\n", reason.c_str());
+}
+
 std::vector<Target> find_targets() {
+  const std::string only = only_device();
+  if (cuda_tensors_can_be_mirrored && only != "cpu") say_why_cuda_is_missing();
   std::vector<Target> all;
   for (const auto& backend : describe(ATTNMUX_DESCRIBE_BACKENDS)) {
     if (!backend.at("available").get<bool>()) continue;
     for (const auto& kernel : backend.at("kernel_details")) {
-      if (!kernel.at("available").get<bool>() || kernel.at("device") != "cpu") continue;
+      const bool on_cuda = kernel.at("device") == "cuda";
+      if (on_cuda && !cuda_tensors_can_be_mirrored) continue;
+      if (!kernel.at("available").get<bool>() || (!only.empty() && kernel.at("device") != only)) continue;
       Target t;
+      t.on_cuda = on_cuda;
       t.backend_name = backend.at("name");
       t.backend = Backend::named(t.backend_name);
       t.kernel = kernel.at("name");
@@ -85,6 +107,11 @@ const Target& kernel_named(std::string_view name) {
     if (t.kernel == name) return t;
   }
   throw std::runtime_error("no kernel \"" + std::string(name) + "\" here");
+}
+
+std::string source_dir() {
+  const char* value = std::getenv("ATTNMUX_TEST_SOURCE_DIR");
+  return value == nullptr ? ATTNMUX_SOURCE_DIR : value;
 }
 
 Intensity intensity() {

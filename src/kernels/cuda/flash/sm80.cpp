@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/flash/sm80.h"
+
+#include <cmath>
+#include <utility>
+
+#include "kernels/cuda/runtime/cuda_error.h"
+#include "kernels/cuda/runtime/device.h"
+
+namespace attnmux {
+namespace {
+
+constexpr int32_t kCapability = 80;
+constexpr int64_t kMaxHeadDim = 256;
+
+int32_t available(Reason* reason) { return cuda_available(kCapability, reason); }
+
+int32_t check(const Problem* p, Reason* reason) {
+  for (const auto& [name, dim] : {std::pair("head_dim", p->head_dim), std::pair("head_dim of v", p->head_dim_v)}) {
+    if (dim % 8 != 0 || dim > kMaxHeadDim) {
+      refuse(reason, "%s is %lld; it takes multiples of 8 up to %lld (\"native\" and \"_native_efficient\" take any)",
+             name, static_cast<long long>(dim), static_cast<long long>(kMaxHeadDim));
+      return 0;
+    }
+  }
+  if (max_of(p->seqlen_q, p->seqlen_kv) >= kFlashMaxLength) {
+    refuse(reason, "there are %lld queries and %lld keys; it takes fewer than 2^30 of each",
+           static_cast<long long>(p->seqlen_q), static_cast<long long>(p->seqlen_kv));
+    return 0;
+  }
+  return cuda_device_is(*p, kCapability, reason);
+}
+
+// Does every row of the tensor start at a multiple of `bytes`? The elements have 16 bits.
+bool rows_aligned(const Tensor& t, int64_t bytes) {
+  if (reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(bytes) != 0) return false;
+  for (int i = 0; i < 3; ++i) {
+    if (t.shape[i] > 1 && t.strides[i] * 2 % bytes != 0) return false;
+  }
+  return true;
+}
+
+// Can the rows of a mask or bias be copied 16 bytes at a time?
+bool copied_in_pieces(const Tensor& t, int64_t element_bytes) {
+  if (!given(t)) return true;
+  if (reinterpret_cast<uintptr_t>(t.data) % 16 != 0 || (t.shape[3] > 1 && t.strides[3] != 1)) return false;
+  for (int i = 0; i < 3; ++i) {
+    if (t.shape[i] > 1 && t.strides[i] * element_bytes % 16 != 0) return false;
+  }
+  return true;
+}
+
+attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
+  if (p->seqlen_q == 0) return ATTNMUX_OK;
+  constexpr double kLog2E = 1.4426950408889634;
+  FlashSm80Call call{};
+  call.p = *p;
+  call.scale_log2 = static_cast<float>(p->scale * kLog2E);
+  call.threshold = p->dropout_p > 0 ? dropout_threshold(p->dropout_p) : 0;
+  call.kept = static_cast<float>(1 / (1 - p->dropout_p));
+  constexpr int32_t kStaticBytes = 1024;  // what the kernels have beside it, and its alignment
+  call.shared_limit = cuda_machine().device[p->device_id].shared_bytes - kStaticBytes;
+  call.aligned_in = rows_aligned(p->q, 16) && rows_aligned(p->k, 16) && rows_aligned(p->v, 16);
+  call.aligned_out = rows_aligned(p->out, 4);
+  const bool ordinary_scale = call.scale_log2 > 0 && std::isfinite(call.scale_log2);
+  call.lazy = flash_is_lazy(max_of(p->head_dim, p->head_dim_v)) ? 1 : 0;
+  call.natural = (p->features & (ATTNMUX_BIAS | ATTNMUX_SOFTCAP)) != 0 || !ordinary_scale ? 1 : 0;
+  FlashFeatures features = FlashFeatures::kAll;
+  if ((p->features & (ATTNMUX_SOFTCAP | ATTNMUX_DROPOUT)) == 0 && call.aligned_in && call.aligned_out &&
+      ordinary_scale) {
+    if ((p->features & (ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_BIAS)) == 0) {
+      features = FlashFeatures::kPositions;
+    } else if (copied_in_pieces(p->dense_mask, 1) && copied_in_pieces(p->bias, p->bias.dtype == ATTNMUX_FP32 ? 4 : 2)) {
+      features = FlashFeatures::kMasks;
+    }
+  }
+  const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm80_bf16 : launch_flash_sm80_fp16;
+  const auto code = static_cast<cudaError_t>(launch(call, features, context->stream));
+  ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm80");
+  return ATTNMUX_OK;
+}
+
+}  // namespace
+
+const Kernel kCudaFlashSm80 = {
+    .struct_size = sizeof(Kernel),
+    .device_type = ATTNMUX_CUDA,
+    .name = "cuda_flash_sm80",
+    .features = (uint64_t{1} << ATTNMUX_FEATURE_COUNT) - 1,
+    .dtypes = 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16,
+    .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, 0},
+    .available = available,
+    .check = check,
+    .workspace_bytes = nullptr,
+    .run = run,
+};
+
+}  // namespace attnmux

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+// FlashAttention-2 forward (Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning",
+// 2023, algorithm 1) with mma.sync. A block has kM queries of one head and walks over tiles of kN keys; a warp has the
+// queries of kRowTiles·16 rows, all keys and all columns of the output, so that softmax needs no shared memory.
+#pragma once
+
+#include <cfloat>
+
+#include "kernels/cuda/element.cuh"
+#include "kernels/cuda/flash/sm80.h"
+#include "kernels/cuda/flash/sm80_scores.cuh"
+#include "kernels/cuda/flash/sm80_tile.cuh"
+#include "kernels/cuda/ptx/cp_async.cuh"
+#include "kernels/cuda/ptx/mma.cuh"
+
+namespace attnmux {
+namespace {
+
+template <typename T, int kDim, FlashFeatures kFeatures>
+__global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
+    flash_sm80_forward(const __grid_constant__ FlashSm80Call call) {
+  using Shape = FlashTile<kDim, kFeatures>;
+  constexpr bool kGeneral = Shape::kGeneral, kMasks = Shape::kMasks;
+  constexpr int kM = Shape::kM, kN = Shape::kN, kRowTiles = Shape::kRowTiles;
+  constexpr int kScoreTiles = kN / 8, kOutTiles = kDim / 8;
+  extern __shared__ __align__(1024) unsigned char shared[];
+  const uint32_t shared_q = ptx::shared_address(shared);
+  const uint32_t shared_k = shared_q + Shape::kQBytes, shared_v = shared_k + Shape::kKvBytes;
+  const Problem& p = call.p;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+
+  // Tiles of one head run side by side, to share K and V in L2; the last tile first, since a causal mask leaves it
+  // most.
+  const int64_t item = int64_t{blockIdx.x} / call.q_tiles;
+  const int first_query = static_cast<int>(call.q_tiles - 1 - int64_t{blockIdx.x} % call.q_tiles) * kM;
+  const int64_t b = item / p.num_heads_q, head = item % p.num_heads_q;
+  const Sequence s = sequence(p, b);
+  const int queries = static_cast<int>(s.seqlen_q);
+  if (first_query >= queries) return;
+  const int last_query = min(first_query + kM, queries) - 1;
+  Positions positions(p, s);
+  // What the first query keeps begins and ends first, what the last keeps, last.
+  int first_key = positions.begin(first_query), end_key = positions.end(last_query);
+  // The tile of head_dim may be wider than the one of the instance for positions, whose sums this one repeats.
+  const bool lazy = kGeneral || kMasks ? call.lazy != 0 : Shape::kLazy;
+  bool holes = false;  // padding or a mask hides keys among those that are left
+  if constexpr (kGeneral || kMasks) {
+    holes = trim_keys<Shape::kThreads>(p, b, head, first_key, end_key);
+    if (!holes) positions.key_length = end_key;
+  }
+
+  const int head_dim = static_cast<int>(p.head_dim), head_dim_v = static_cast<int>(p.head_dim_v);
+  const bool aligned = !kGeneral || call.aligned_in != 0;
+  const int64_t kv_head = head / (p.num_heads_q / p.num_heads_kv);
+  const T* k = element<const T>(p.k, s.k_offset + kv_head * p.k.strides[2]);
+  const T* v = element<const T>(p.v, s.v_offset + kv_head * p.v.strides[2]);
+
+  float out[kRowTiles][kOutTiles][4] = {};
+  RowState state[kRowTiles][2];
+  const int lane_query = first_query + warp * 16 + lane / 4;  // of row tile 0, and 8 further
+  const auto queries_at = left_factor<kM>(shared_q, warp * 16, lane);
+  const auto keys_at = right_factor<kN>(shared_k, lane);
+  const auto values_at = right_factor_transposed<kN>(shared_v, lane);
+
+  const auto load_k = [&](int key, uint32_t stage) {
+    load_tile<T, kDim, kN, Shape::kThreads, kGeneral>(shared_k + stage, k, p.k.strides[1], key, first_key, end_key,
+                                                      head_dim, aligned, nullptr, 0);
+  };
+  const auto load_v = [&](int key, uint32_t stage) {
+    // A value that padding hides from all queries may be NaN: it is not read.
+    const uint8_t* padding = nullptr;
+    if ((kGeneral || kMasks) && given(p.key_padding))
+      padding = element<const uint8_t>(p.key_padding, b * p.key_padding.strides[0]);
+    load_tile<T, kDim, kN, Shape::kThreads, kGeneral>(shared_v + stage, v, p.v.strides[1], key, first_key, end_key,
+                                                      head_dim_v, aligned, padding, p.key_padding.strides[1]);
+  };
+
+  // Key padding, mask and bias of a tile, behind K and V.
+  const uint32_t shared_padding = shared_q + static_cast<uint32_t>(Shape::kSharedBytes);
+  const uint32_t shared_mask = shared_padding + Shape::kPaddingBytes;
+  const uint32_t shared_bias = shared_mask + (kMasks && given(p.dense_mask) ? Shape::kMaskBytes : 0);
+  const auto load_masks = [&](int key) {
+    if (given(p.key_padding) && holes && threadIdx.x < kN) {
+      const int64_t at = key + static_cast<int>(threadIdx.x);
+      const bool keep =
+          at < end_key && attends(p.key_padding, b * p.key_padding.strides[0] + at * p.key_padding.strides[1]);
+      ptx::store_shared_1(shared_padding + threadIdx.x, keep ? 1 : 0);
+    }
+    if (given(p.dense_mask) && holes) {
+      const Tensor& t = p.dense_mask;
+      load_score_tile<kM, kN, Shape::kThreads>(
+          shared_mask, Shape::kMaskPitch,
+          element<const unsigned char>(t, b * t.strides[0] + head * t.strides[1] + first_query * t.strides[2] + key),
+          t.strides[2], queries - first_query, end_key - key);
+    }
+    if (given(p.bias)) {
+      const Tensor& t = p.bias;
+      const int bytes = t.dtype == ATTNMUX_FP32 ? 4 : 2;
+      const auto* from = element<const unsigned char>(
+          t, (b * t.strides[0] + head * t.strides[1] + first_query * t.strides[2] + key) * bytes);
+      const int rows = queries - first_query, columns = (end_key - key) * bytes;
+      if (bytes == 4) {
+        load_score_tile<kM, kN * 4, Shape::kThreads>(shared_bias, Shape::bias_pitch(4), from, t.strides[2] * 4, rows,
+                                                     columns);
+      } else {
+        load_score_tile<kM, kN * 2, Shape::kThreads>(shared_bias, Shape::bias_pitch(2), from, t.strides[2] * 2, rows,
+                                                     columns);
+      }
+    }
+  };
+
+  int key = first_key / kN * kN;  // of the tile
+  if (key < end_key) {
+    const T* q = element<const T>(p.q, s.q_offset + head * p.q.strides[2]);
+    load_tile<T, kDim, kM, Shape::kThreads, kGeneral>(shared_q, q, p.q.strides[1], first_query, first_query,
+                                                      last_query + 1, head_dim, aligned, nullptr, 0);
+    load_k(key, 0);
+    if (Shape::kStages == 2) load_v(key, 0);
+    ptx::cp_async_commit();
+  }
+  uint32_t stage = 0;
+  for (; key < end_key; key += kN) {
+    ptx::cp_async_wait<0>();
+    __syncthreads();  // K has arrived (two buffers: K and V have); every warp is done with the tile before
+    if constexpr (Shape::kStages == 1) {
+      load_v(key, 0);
+      if constexpr (kMasks) load_masks(key);
+      ptx::cp_async_commit();
+    } else if (key + kN < end_key) {
+      load_k(key + kN, stage ^ Shape::kStageBytes);
+      load_v(key + kN, stage ^ Shape::kStageBytes);
+      ptx::cp_async_commit();
+    }
+
+    float score[kRowTiles][kScoreTiles][4] = {};
+#pragma unroll
+    for (int step = 0; step < kDim / 16; ++step) {
+      if (kGeneral && step * 16 >= head_dim) break;
+      uint32_t a[kRowTiles][4];
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) ptx::ldmatrix_x4(a[r], queries_at.fragment(0, r * Shape::kWarps * 16, step));
+#pragma unroll
+      for (int n = 0; n < kN / 16; ++n) {
+        uint32_t right[4];
+        ptx::ldmatrix_x4(right, keys_at.fragment(stage, n * 16, step));
+#pragma unroll
+        for (int r = 0; r < kRowTiles; ++r) {
+          ptx::mma_m16n8k16<T>(score[r][2 * n], a[r], right[0], right[1]);
+          ptx::mma_m16n8k16<T>(score[r][2 * n + 1], a[r], right[2], right[3]);
+        }
+      }
+    }
+
+    if constexpr (Shape::kStages == 1) {
+      ptx::cp_async_wait<0>();
+      __syncthreads();  // V has arrived; every warp has read K
+      if (key + kN < end_key) {
+        load_k(key + kN, 0);
+        ptx::cp_async_commit();
+      }
+    }
+
+    // Some query of the block does not keep some key of the tile.
+    const bool partial = key < positions.begin(last_query) || key + kN > positions.end(first_query);
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+      const int query = lane_query + r * Shape::kWarps * 16;
+      if constexpr (kGeneral) {
+        shape_scores<kScoreTiles>(call, queries, positions.key_length, b, head, query, key, lane, score[r]);
+      }
+      if (partial) mask_positions<kScoreTiles>(positions, query, key, lane, score[r]);
+      float rescale[2];
+      if constexpr (kMasks) {
+        const int row = warp * 16 + r * Shape::kWarps * 16 + lane / 4;
+        if (given(p.key_padding) && holes) hide_padding<kScoreTiles>(shared_padding + lane % 4 * 2, score[r]);
+        if (given(p.dense_mask) && holes) {
+          hide_masked<kScoreTiles>(shared_mask + row * Shape::kMaskPitch + lane % 4 * 2, Shape::kMaskPitch, score[r]);
+        }
+      }
+      if constexpr (kMasks) {
+        if (call.natural != 0) {
+          const int row = warp * 16 + r * Shape::kWarps * 16 + lane / 4;
+          const bool wide = p.bias.dtype == ATTNMUX_FP32;
+          const uint32_t pitch = Shape::bias_pitch(wide ? 4 : 2);
+          add_bias<kScoreTiles>(shared_bias + row * pitch + lane % 4 * (wide ? 8 : 4), pitch, p.bias.dtype,
+                                static_cast<float>(p.scale), score[r]);
+          softmax_natural<kScoreTiles>(score[r], state[r], rescale);
+        } else if (!softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale)) {
+          continue;
+        }
+      } else if constexpr (kGeneral) {
+        bool renewed = true;
+        if (call.natural != 0) {
+          softmax_natural<kScoreTiles>(score[r], state[r], rescale);
+        } else {
+          renewed = softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale);
+        }
+        if (call.threshold != 0) drop<kScoreTiles>(call, b, head, query, key, lane, score[r]);
+        if (!renewed) continue;
+      } else if (!softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale)) {
+        continue;
+      }
+#pragma unroll
+      for (int n = 0; n < kOutTiles; ++n) {
+        out[r][n][0] *= rescale[0];
+        out[r][n][1] *= rescale[0];
+        out[r][n][2] *= rescale[1];
+        out[r][n][3] *= rescale[1];
+      }
+    }
+
+#pragma unroll
+    for (int step = 0; step < kN / 16; ++step) {
+      // The layout of a product's result is that of a left factor: P needs no shuffle.
+      uint32_t a[kRowTiles][4];
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+        const float(&left)[4] = score[r][2 * step];
+        const float(&right)[4] = score[r][2 * step + 1];
+        a[r][0] = ptx::pack<T>(left[0], left[1]);
+        a[r][1] = ptx::pack<T>(left[2], left[3]);
+        a[r][2] = ptx::pack<T>(right[0], right[1]);
+        a[r][3] = ptx::pack<T>(right[2], right[3]);
+      }
+#pragma unroll
+      for (int n = 0; n < kDim / 16; ++n) {
+        if (kGeneral && n * 16 >= head_dim_v) break;
+        uint32_t right[4];
+        ptx::ldmatrix_x4_transposed(right, values_at.fragment(stage, step * 16, n));
+#pragma unroll
+        for (int r = 0; r < kRowTiles; ++r) {
+          ptx::mma_m16n8k16<T>(out[r][2 * n], a[r], right[0], right[1]);
+          ptx::mma_m16n8k16<T>(out[r][2 * n + 1], a[r], right[2], right[3]);
+        }
+      }
+    }
+    if (Shape::kStages == 2) stage ^= Shape::kStageBytes;
+  }
+
+  // Computed again, behind the compiler's back, so that no offset holds registers during the loop.
+  int64_t item_again = int64_t{blockIdx.x};
+  asm volatile("" : "+l"(item_again));
+  item_again /= call.q_tiles;
+  const int64_t head_out = item_again % p.num_heads_q;
+  const Sequence place = sequence(p, item_again / p.num_heads_q);
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int query = lane_query + r * Shape::kWarps * 16 + 8 * half;
+      const float sum = quad_sum(state[r][half].sum);
+      const bool empty = sum == 0;
+      const float inverse = empty ? 0 : (kGeneral ? call.kept : 1.0f) / sum;
+      if (query > last_query) continue;
+      T* to =
+          element<T>(p.out, place.out_offset + query * p.out.strides[1] + head_out * p.out.strides[2]) + lane % 4 * 2;
+#pragma unroll
+      for (int n = 0; n < kOutTiles; ++n) {
+        if (n * 8 >= head_dim_v) break;
+        const float left = empty ? 0 : out[r][n][2 * half] * inverse,
+                    right = empty ? 0 : out[r][n][2 * half + 1] * inverse;
+        if (!kGeneral || call.aligned_out != 0) {
+          *reinterpret_cast<uint32_t*>(to + n * 8) = ptx::pack<T>(left, right);
+        } else {
+          to[n * 8] = from_real<T>(left);
+          to[n * 8 + 1] = from_real<T>(right);
+        }
+      }
+      if (given(p.lse) && lane % 4 == 0) {
+        *element<float>(p.lse, place.lse_offset + head_out * p.lse.strides[1] + query * p.lse.strides[2]) =
+            empty ? -INFINITY
+                  : state[r][half].log_sum_exp((kGeneral || kMasks) && call.natural != 0, sum, call.scale_log2);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attnmux

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which CUDA kernel a problem gets, and why none, on machines that are made up: no GPU is needed.
+#include <attnmux/attnmux.h>
+#include <gtest/gtest.h>
+#include <kernels/cuda/runtime/device.h>
+
+#include <cstdio>
+
+namespace attnmux {
+namespace {
+
+CudaMachine machine_with(int32_t devices, int32_t major, int32_t minor) {
+  CudaMachine machine{};
+  machine.built = true;
+  machine.driver_version = machine.runtime_version = 13000;
+  machine.num_devices = devices;
+  for (int32_t i = 0; i < devices; ++i) {
+    CudaDevice& d = machine.device[i];
+    std::snprintf(d.name, sizeof(d.name), "Imagined GPU");
+    d.major = major;
+    d.minor = minor;
+    d.multiprocessors = 100;
+    d.shared_bytes = 100 << 10;
+  }
+  return machine;
+}
+
+class CudaSelection : public ::testing::Test {
+ protected:
+  void SetUp() override {
+#ifndef ATTNMUX_HAS_CUDA
+    GTEST_SKIP() << "this build has no CUDA kernels";
+#endif
+    mock_cuda_machine(&machine_);
+  }
+  void TearDown() override { mock_cuda_machine(nullptr); }
+
+  // The kernel that is planned, or the message.
+  static std::string planned(Dtype dtype, int64_t dim, Backend backend = "native", int32_t device = 0,
+                             AttentionOptions o = {}) {
+    const MutableTensorView x(nullptr, dtype, {2, 64, 4, dim}, Device::cuda(device));
+    o.backend = backend;
+    Plan plan;
+    const Status status = try_plan(plan, x, x, x, x, o, {.stream = Stream::per_thread()});
+    return status ? std::string(plan.kernel()) : std::string(status.message());
+  }
+  static void expect_says(const std::string& message, const char* part) {
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  }
+
+  CudaMachine machine_ = machine_with(2, 9, 0);
+};
+
+TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
+  for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
+    for (const int64_t dim : {8, 40, 64, 80, 128, 160, 256}) {
+      EXPECT_EQ(planned(dtype, dim), "cuda_flash_sm80");
+      EXPECT_EQ(planned(dtype, dim, "flash"), "cuda_flash_sm80");
+      EXPECT_EQ(planned(dtype, dim, "_native_math"), "cuda_math");
+    }
+    for (const int64_t dim : {1, 12, 257, 512}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
+  }
+  EXPECT_EQ(planned(Dtype::kFp32, 64), "cuda_math");
+  EXPECT_EQ(planned(Dtype::kFp64, 64), "cuda_math");
+  EXPECT_EQ(planned(Dtype::kFp32, 64, "_native_efficient"), "cuda_math");
+  EXPECT_EQ(planned(Dtype::kBf16, 64, "native", 1), "cuda_flash_sm80");
+}
+
+TEST_F(CudaSelection, ARefusalNamesWhatItIsAndWhatRuns) {
+  const std::string dim = planned(Dtype::kBf16, 20, "flash");
+  expect_says(dim, "cuda_flash_sm80 head_dim is 20; it takes multiples of 8 up to 256");
+  expect_says(dim, "\"_native_efficient\"");
+  const std::string dtype = planned(Dtype::kFp32, 64, "flash");
+  expect_says(dtype, "does not take fp32; it takes fp16, bf16");
+  // Kernels of the other device say nothing.
+  EXPECT_EQ(dtype.find("cpu_"), std::string::npos) << dtype;
+  expect_says(planned(Dtype::kBf16, 64, "native", 2), "tensors are on cuda:2; this machine has 2 GPUs");
+}
+
+TEST_F(CudaSelection, AnOldGpuIsNamed) {
+  machine_ = machine_with(1, 7, 5);
+  const std::string message = planned(Dtype::kBf16, 64);
+  expect_says(message, "needs an NVIDIA GPU of compute capability 8.0 or newer; Imagined GPU has 7.5");
+}
+
+TEST_F(CudaSelection, TheReasonWhyThereIsNoGpuIsPassedOn) {
+  machine_ = CudaMachine{};
+  std::snprintf(machine_.reason, sizeof(machine_.reason), "the driver is on holiday");
+  expect_says(planned(Dtype::kBf16, 64), "the driver is on holiday");
+}
+
+TEST_F(CudaSelection, TensorsOfOneCallAreOnOneDevice) {
+  const MutableTensorView q(nullptr, Dtype::kBf16, {2, 64, 4, 64}, Device::cuda(0));
+  const MutableTensorView k(nullptr, Dtype::kBf16, {2, 64, 4, 64}, Device::cuda(1));
+  Plan plan;
+  const Status status = try_plan(plan, q, k, q, q, {}, {.stream = Stream::per_thread()});
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  expect_says(std::string(status.message()), "k is on cuda:1, q on cuda:0");
+}
+
+TEST_F(CudaSelection, CpuCallsNeverAskForAGpu) {
+  machine_ = CudaMachine{};
+  std::snprintf(machine_.reason, sizeof(machine_.reason), "nobody should read this");
+  std::vector<float> data(2 * 8 * 4 * 16), result(data.size());
+  const TensorView x(data.data(), {2, 8, 4, 16});
+  const MutableTensorView out(result.data(), {2, 8, 4, 16});
+  const Status status = try_attention(x, x, x, out, {.backend = "_flash_3"});
+  EXPECT_EQ(std::string(status.message()).find("nobody"), std::string::npos) << status.message();
+  EXPECT_TRUE(try_attention(x, x, x, out).ok());
+}
+
+}  // namespace
+}  // namespace attnmux
