@@ -379,7 +379,7 @@ inline void decode_tile(const DecodeJob& job, const DecodeRows& all, const Decod
   decode_softmax<Product, kRows>(p, all, block, first_row, rows, job.scale.base2, scratch.scores, maximum, sum, factor);
 
   // Lanes of rows that do not exist are computed into rows behind the last, which the layout has room for.
-  constexpr int kAtOnce = kLanes == 16 ? (kRows == 4 ? 4 : 8) : (kRows == 4 ? 2 : 4);
+  constexpr int kAtOnce = kLanes == 16 ? (kRows == 1 ? 8 : 4) : (kRows == 4 ? 2 : 4);
   constexpr int64_t kChunk = kLanes * kSourceBytes<kSource> / Product::kElements;  // bytes per vector of units
   const int64_t bytes = p.head_dim_v * element_bytes(p.dtype);
   const int64_t ahead = first ? fetch_ahead : 0;
