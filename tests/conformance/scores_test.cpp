@@ -81,8 +81,10 @@ TEST_P(Scores, MaximaThatGrowFromBlockToBlock) {
     s.causal_align = causal ? Align::kBottomRight : Align::kNone;
     Case c(s);
     c.q.fill([&](int64_t index) { return index / s.head_dim % 2 == 0 ? 1.0 : -1.0; });
-    c.k.fill(
-        [&](int64_t index) { return static_cast<double>(index / s.head_dim) / 32 / static_cast<double>(s.head_dim); });
+    c.k.fill([&](int64_t index) {
+      const int64_t key = index / s.head_dim;
+      return static_cast<double>(key) / 32 / static_cast<double>(s.head_dim);
+    });
     conform(c);
   }
 }
