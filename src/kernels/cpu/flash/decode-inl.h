@@ -42,8 +42,8 @@ inline void load_value_vectors(const char* const (&rows)[Product::kElements], in
   }
 }
 
-// One chunk of columns: O = factor·O + P·V for kRows rows. `next` is how far the rows lie behind those of K that the
-// next block will read (null: no fetching).
+// One chunk of columns: O = factor·O + P·V for kRows rows. `fetch_ahead` is how many bytes behind the block's rows of K
+// those lie that are read next (0: fetches nothing).
 template <class Product, Source kSource, int kRows, int kVectors, bool kWhole>
 inline void decode_values(const DecodeBlock& block, const float* weights, int64_t at, int64_t bytes, bool started,
                           const float (&factor)[kRows], int64_t fetch_ahead, float* accumulator, int64_t row_floats) {

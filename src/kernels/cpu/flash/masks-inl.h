@@ -100,7 +100,7 @@ inline F add_bias(F s, F bias) {
   return select(smaller(s, bias) == broadcast(-kInfinity), broadcast(-kInfinity), either);
 }
 
-// Products become scaled scores plus bias: `scale` is 1 where scale_scores() was there before.
+// Products become scaled scores plus bias: `scale` is 1 where cap_scores() was there before.
 inline void bias_scores(const Problem& p, const Rows& rows, const KeyBlock& block, float scale, float* extra,
                         float* scores) {
   const Tensor& t = p.bias;
