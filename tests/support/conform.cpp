@@ -77,15 +77,15 @@ std::vector<double> lse_by_token(const Case& c, const Tensor& lse) {
   return by_token;
 }
 
-// The rule compares two largest errors, which says much where many rounding errors make each. Where one key has nearly
-// all the weight left (one key kept by dropout, say), every output carries the error of that one weight, and the
-// textbook loop's may happen to be next to nothing. No order of summation can promise less than the roundings that
-// every score goes through at its full size: the last addition of q.k, the scale, the bias, and the subtraction of the
-// maximum. Each moves it by up to half an ulp, and its weight by as much relative to itself. 16-bit types round P more
-// coarsely.
-double score_roundings(const Case& c) {
+// The rule compares two largest errors, which says much where many rounding errors make each. Where an output has few
+// (one key kept by dropout has nearly all the weight, say, or there are six outputs in all), the textbook loop's may
+// happen to be next to nothing. No order of summation can promise less than the roundings that all goes through at full
+// size: a score by the last addition of q.k, the scale, the bias and the subtraction of the maximum, each of which
+// moves its weight by up to u·|score| of itself; an output by the exponential, the last addition of P·V, the reciprocal
+// of the sum and the product with it, each by up to u of itself. 16-bit types round P more coarsely.
+double least_roundings(const Case& c) {
   const bool wide = c.spec.dtype == Dtype::kFp32 || c.spec.dtype == Dtype::kFp64;
-  return wide ? 4 * rounding_of(c.spec.dtype) * c.exact().largest_score : 0;
+  return wide ? 4 * rounding_of(c.spec.dtype) * (c.exact().largest_score + 1) : 0;
 }
 
 std::string compare_out(const Case& c, const std::vector<double>& got) {
@@ -101,7 +101,7 @@ std::string compare_out(const Case& c, const std::vector<double>& got) {
     finite_plain.push_back(c.plain().out[i]);
   }
   const Errors mine = errors(finite_got, finite_exact), plain = errors(finite_plain, finite_exact);
-  const double floor = score_roundings(c);
+  const double floor = least_roundings(c);
   const double bound =
       std::max(2 * plain.max_absolute + 2 * ulp_at(c.spec.dtype, mine.max_reference), floor * mine.max_reference);
   const double bound_l2 = std::max(2 * plain.relative_l2() + rounding_of(c.spec.dtype), floor);
