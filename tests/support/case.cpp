@@ -254,9 +254,4 @@ const ReferenceOutput& Case::plain() const {
   return *plain_;
 }
 
-const ReferenceOutput& Case::plain_backward() const {
-  if (!plain_backward_) plain_backward_ = plain_reference(reference_input(), true);
-  return *plain_backward_;
-}
-
 }  // namespace attnmux::test

@@ -26,7 +26,6 @@ struct Case {
   const ReferenceOutput& plain() const;
   /// The textbook loop in the other direction. The tolerance takes the larger error of the two: on a problem of few
   /// rows one order alone may be right by luck.
-  const ReferenceOutput& plain_backward() const;
 
   /// Every tensor that a call may read, for "inputs are never written to".
   std::vector<const Tensor*> inputs() const {
@@ -35,7 +34,7 @@ struct Case {
 
  private:
   mutable std::optional<ReferenceInput> input_;
-  mutable std::optional<ReferenceOutput> exact_, plain_, plain_backward_;
+  mutable std::optional<ReferenceOutput> exact_, plain_;
 };
 
 }  // namespace attnmux::test

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/reference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -37,10 +38,9 @@ T softmax_row(const std::vector<T>& score, const std::vector<bool>& keep, std::v
   return nan ? std::numeric_limits<T>::quiet_NaN() : largest + std::log(sum);
 }
 
-// T: the arithmetic. Probabilities are rounded to `rounded_to`, unless that is kNone, and so is the output. `backward`
-// sums from the last dimension and the last key.
+// T: the arithmetic. Probabilities are rounded to `rounded_to`, unless that is kNone, and so is the output.
 template <typename T>
-ReferenceOutput attend(const ReferenceInput& in, Dtype rounded_to, bool backward) {
+ReferenceOutput attend(const ReferenceInput& in, Dtype rounded_to) {
   const size_t d = static_cast<size_t>(in.head_dim), dv = static_cast<size_t>(in.head_dim_v);
   const auto round = [&](T x) {
     return rounded_to == Dtype::kNone ? x : static_cast<T>(round_to(rounded_to, static_cast<double>(x)));
@@ -49,6 +49,10 @@ ReferenceOutput attend(const ReferenceInput& in, Dtype rounded_to, bool backward
   ReferenceOutput result;
   result.out.assign(static_cast<size_t>(in.tokens_q * in.heads_q) * dv, 0);
   result.lse.assign(static_cast<size_t>(in.tokens_q * in.heads_q), -std::numeric_limits<double>::infinity());
+  const auto note_score = [&result](T value) {
+    const double size = std::fabs(static_cast<double>(value));
+    if (std::isfinite(size)) result.largest_score = std::max(result.largest_score, size);
+  };
   std::vector<T> score, probability, sum(dv);
   std::vector<bool> keep;
   for (int64_t b = 0; b < static_cast<int64_t>(in.sequences.size()); ++b) {
@@ -65,24 +69,22 @@ ReferenceOutput attend(const ReferenceInput& in, Dtype rounded_to, bool backward
           if (!keep[at]) continue;
           const T* key = k.data() + static_cast<size_t>((s.kv_begin + j) * in.heads_kv + kv_head) * d;
           T dot = 0;
-          for (size_t x = 0; x < d; ++x) {
-            const size_t at_x = backward ? d - 1 - x : x;
-            dot += q[row * d + at_x] * key[at_x];
-          }
+          for (size_t x = 0; x < d; ++x) dot += q[row * d + x] * key[x];
           T value = static_cast<T>(in.scale) * dot;
           if (in.softcap > 0) value = static_cast<T>(in.softcap) * std::tanh(value / static_cast<T>(in.softcap));
+          note_score(value);
           if (in.bias) {
             const T bias = static_cast<T>(in.bias(b, h, i, j));
             // An additive minus infinity masks the key, whatever the score is.
             if (bias == -std::numeric_limits<T>::infinity()) keep[at] = false;
             value += bias;
+            if (keep[at]) note_score(value);
           }
           score[at] = value;
         }
         result.lse[row] = static_cast<double>(softmax_row(score, keep, probability));
         sum.assign(dv, T{0});
-        for (int64_t step = 0; step < s.kv_length; ++step) {
-          const int64_t j = backward ? s.kv_length - 1 - step : step;
+        for (int64_t j = 0; j < s.kv_length; ++j) {
           T p = probability[static_cast<size_t>(j)];
           if (p == 0) continue;
           if (in.dropout) {
@@ -116,12 +118,11 @@ bool positions_attend(const ReferenceInput& in, int64_t b, int64_t i, int64_t j)
 }
 
 ReferenceOutput exact_reference(const ReferenceInput& in) {
-  return in.dtype == Dtype::kFp64 ? attend<long double>(in, Dtype::kNone, false)
-                                  : attend<double>(in, Dtype::kNone, false);
+  return in.dtype == Dtype::kFp64 ? attend<long double>(in, Dtype::kNone) : attend<double>(in, Dtype::kNone);
 }
 
-ReferenceOutput plain_reference(const ReferenceInput& in, bool backward) {
-  return in.dtype == Dtype::kFp64 ? attend<double>(in, Dtype::kNone, backward) : attend<float>(in, in.dtype, backward);
+ReferenceOutput plain_reference(const ReferenceInput& in) {
+  return in.dtype == Dtype::kFp64 ? attend<double>(in, Dtype::kNone) : attend<float>(in, in.dtype);
 }
 
 PhiloxBlock philox4x32_10(PhiloxBlock c, uint32_t key0, uint32_t key1) {

@@ -35,16 +35,16 @@ struct ReferenceInput {
 };
 
 struct ReferenceOutput {
-  std::vector<double> out;  // (tokens_q, heads_q, head_dim_v)
-  std::vector<double> lse;  // (tokens_q, heads_q)
+  std::vector<double> out;   // (tokens_q, heads_q, head_dim_v)
+  std::vector<double> lse;   // (tokens_q, heads_q)
+  double largest_score = 0;  // the largest finite |score| of an attended key, before or after its bias
 };
 
 /// In double; for fp64 inputs in long double.
 ReferenceOutput exact_reference(const ReferenceInput& input);
 /// The textbook loop of the tolerance rule: fp32 scores and softmax, P rounded to the input type, fp32 accumulation,
-/// output rounded. fp32 inputs: fp32 throughout; fp64 inputs: fp64 throughout. `backward` sums from the last element to
-/// the first.
-ReferenceOutput plain_reference(const ReferenceInput& input, bool backward = false);
+/// output rounded. fp32 inputs: fp32 throughout; fp64 inputs: fp64 throughout.
+ReferenceOutput plain_reference(const ReferenceInput& input);
 
 /// May query `query` of sequence `b` attend to `key`, by causal, window, lengths and padding (not by dense or bias)?
 bool positions_attend(const ReferenceInput& in, int64_t b, int64_t i, int64_t j);
