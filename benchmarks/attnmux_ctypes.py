@@ -9,7 +9,8 @@ DTYPES = {"fp32": 1, "fp16": 2, "bf16": 3, "bool": 5, "int32": 7}
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "bool": 1, "int32": 4}
 ALIGNMENTS = {"": 0, "top_left": 1, "bottom_right": 2}
 CAUSAL, WINDOW, KEY_LENGTHS, KEY_PADDING, DENSE, BIAS, SOFTCAP = (1 << bit for bit in range(7))
-DROPOUT = 1 << 9
+DROPOUT, VARLEN = 1 << 9, 1 << 10
+EXEC_WORKSPACE = 1
 DESCRIBE_MACHINE, DESCRIBE_ABI = 2, 3
 
 
@@ -54,9 +55,11 @@ class AttnmuxError(Exception):
     pass
 
 
-def tensor(address: int, dtype: str, shape: tuple, strides: tuple) -> Tensor:
+def tensor(address: int, dtype: str, shape: tuple, strides: tuple, cuda: int | None = None) -> Tensor:
+    """A view of memory of the CPU, or of the CUDA device of that number."""
     zeros = (0,) * (4 - len(shape))
-    return Tensor(address, DTYPES[dtype], 1, 0, len(shape), (*shape, *zeros), (*strides, *zeros))
+    device = (1, 0) if cuda is None else (2, cuda)
+    return Tensor(address, DTYPES[dtype], *device, len(shape), (*shape, *zeros), (*strides, *zeros))
 
 
 class Library:
@@ -100,6 +103,21 @@ class Library:
         error = Error()
         self._checked(self.c.attnmux_describe(topic, write, None, ctypes.byref(error)), error)
         return json.loads(b"".join(text))
+
+    def plan(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, options: Options, execution: Exec):
+        """Returns (the name of the kernel, the bytes of its workspace, a function that runs the plan on any tensors of
+        these shapes: it takes q, k, v, out, options and execution, whose backend and kernel do not matter any more)."""
+        options.backend, options.kernel = self.backend, self.kernel
+        error, plan = Error(), ctypes.c_void_p()
+        arguments = [ctypes.byref(x) for x in (q, k, v, out, options, execution)]
+        self._checked(self.c.attnmux_plan_create(*arguments, ctypes.byref(plan), ctypes.byref(error)), error)
+        run, last = self.c.attnmux_plan_run, ctypes.byref(error)
+
+        def call(*own):
+            if run(plan, *own, last) != 0:
+                raise AttnmuxError(error.message.decode())
+
+        return self.c.attnmux_plan_kernel(plan).decode(), self.c.attnmux_plan_workspace_bytes(plan), call
 
     @staticmethod
     def _checked(code: int, error: Error) -> None:

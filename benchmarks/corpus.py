@@ -7,7 +7,7 @@ import dataclasses
 import re
 
 COLUMNS = ["row", "B", "Sq", "Skv", "Hq", "Hkv", "D", "Dv", "dtype", "causal", "window", "key_lengths", "mask"]
-OPTIONAL = ["softcap", "dropout", "cache", "beside"]
+OPTIONAL = ["softcap", "dropout", "cache", "packed", "beside"]
 DTYPES = ["fp32", "bf16", "fp16"]
 ALIGNMENTS = ["top_left", "bottom_right"]
 MASKS = ["padding", "dense", "dense_heads", "bias", "bias_heads"]
@@ -36,6 +36,7 @@ class Row:
     softcap: float = 0.0
     dropout: float = 0.0
     cache: str = "warm"  # cold: K and V come from memory in every call
+    packed: bool = False  # key_lengths are the lengths of B sequences, of queries and keys, in one packed tensor
     beside: str = ""  # the plain row that this one is judged by
 
     def lengths(self) -> list:
@@ -63,6 +64,9 @@ class Row:
     def attended(self, dense: bytes | None = None) -> int:
         """(query, key) pairs that are attended to, over batch and query heads. `dense` is the mask of that kind: one
         byte per pair, of one head (Sq, Skv) or of all (Hq, Sq, Skv)."""
+        if self.packed:
+            alone = dataclasses.replace(self, B=1, packed=False, key_lengths=None)
+            return sum(dataclasses.replace(alone, Sq=n, Skv=n).attended() for n in self.lengths())
         heads = self.Hq if dense is None else len(dense) // max(1, self.Sq * self.Skv)
         pairs = 0
         for length, padded in zip(self.lengths(), self.padded_lengths()):
@@ -90,7 +94,7 @@ class Row:
             shown["window"] = ":".join(map(str, self.window)) + (f":{self.window_align}" if self.window_align else "")
         if self.key_lengths:
             shown["key_lengths"] = ":".join(map(str, self.key_lengths))
-        for name, default in [("mask", ""), ("softcap", 0.0), ("dropout", 0.0), ("cache", "warm"), ("beside", "")]:
+        for name, default in [("mask", ""), ("softcap", 0.0), ("dropout", 0.0), ("cache", "warm"), ("packed", False), ("beside", "")]:
             if getattr(self, name) != default:
                 shown[name] = getattr(self, name)
         return shown
@@ -163,6 +167,10 @@ def _read_row(r: _Reader) -> Row:
     lengths = r.key_lengths(size["B"], size["Skv"])
     mask = r.choice("mask", MASKS, "")
     square = size["Sq"] == size["Skv"] and lengths is None
+    packed = r.choice("packed", ["yes", "no"], "no") == "yes"
+    if packed and (lengths is None or size["Sq"] != size["Skv"] or mask or 0 in lengths):
+        r.wrong("packed", "empty, no, or yes with key_lengths above 0, Sq = Skv, and no mask")
+    square = square or packed
     if window and not window_align:
         if not causal and not square:
             r.wrong("window", "with Sq other than Skv or with key_lengths an alignment is needed: LEFT:RIGHT:top_left or "
@@ -172,7 +180,7 @@ def _read_row(r: _Reader) -> Row:
         r.wrong("window", f"the alignment of column causal, {causal}")
     return Row(row=name, **size, dtype=r.choice("dtype", DTYPES), causal=causal, window=window, window_align=window_align,
                key_lengths=lengths, mask=mask, softcap=r.number("softcap", 1e30), dropout=r.number("dropout", 1),
-               cache=r.choice("cache", ["warm", "cold"], "warm"), beside=r.text("beside"))
+               cache=r.choice("cache", ["warm", "cold"], "warm"), packed=packed, beside=r.text("beside"))
 
 
 def read_corpus(file: str) -> list:

@@ -180,6 +180,9 @@ def measure(options: argparse.Namespace):
     rows = read_corpus(options.corpus)
     numbers = chosen(rows, options.rows)
     rows = [rows[number] for number in numbers]
+    for row in rows:
+        if row.packed:
+            raise UsageError(f"--corpus: row {row.row} is packed, which only benchmarks/gpu.py times; leave it out with --rows")
     library = find_library(options.library)
     peaks = find_peaks(options.peaks, library)
     spec = {"library": str(library), "peaks": str(peaks) if peaks else None, "backend": options.backend,

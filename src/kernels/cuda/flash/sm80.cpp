@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/cuda/flash/sm80_split.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
@@ -50,6 +51,20 @@ bool copied_in_pieces(const Tensor& t, int64_t element_bytes) {
   return true;
 }
 
+int64_t split_slots_of(const Problem& p) {
+  const CudaDevice& device = cuda_machine().device[p.device_id];
+  return split_slots(max_of(p.head_dim, p.head_dim_v), device.multiprocessors, device.shared_bytes);
+}
+
+size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
+  return split_workspace_bytes(*p, split_slots_of(*p));
+}
+
+// The instance for everything has no registers left for 256 columns.
+bool can_split(const Problem& p, bool positions_only) {
+  return positions_only || max_of(p.head_dim, p.head_dim_v) <= 128;
+}
+
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
   if (p->seqlen_q == 0) return ATTNMUX_OK;
   constexpr double kLog2E = 1.4426950408889634;
@@ -74,6 +89,23 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
       features = FlashFeatures::kMasks;
     }
   }
+  const int64_t slots = split_slots_of(*p);
+  const bool positions_only = features == FlashFeatures::kPositions;
+  const FlashSplit split = can_split(*p, positions_only)
+                               ? flash_split(*p, cuda_machine().device[p->device_id].multiprocessors, slots)
+                               : FlashSplit{};
+  if (split.pieces > 0) {
+    FlashSplitCall cut{.base = call, .tiles = split.tiles, .pieces = split.pieces, .state = nullptr, .out = nullptr};
+    if (split.pieces > 1) {
+      // Outputs first: they are read and written 16 bytes at a time.
+      cut.out = static_cast<float*>(context->workspace);
+      cut.state = reinterpret_cast<PartialState*>(cut.out + slots * kSplitRows * p->head_dim_v);
+    }
+    const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_split_bf16 : launch_flash_split_fp16;
+    const auto code = static_cast<cudaError_t>(launch(cut, positions_only, context->stream));
+    ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm80");
+    return ATTNMUX_OK;
+  }
   const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm80_bf16 : launch_flash_sm80_fp16;
   const auto code = static_cast<cudaError_t>(launch(call, features, context->stream));
   ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm80");
@@ -91,7 +123,7 @@ const Kernel kCudaFlashSm80 = {
     .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, 0},
     .available = available,
     .check = check,
-    .workspace_bytes = nullptr,
+    .workspace_bytes = workspace_bytes,
     .run = run,
 };
 

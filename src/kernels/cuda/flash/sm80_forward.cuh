@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/flash/sm80.h"
+#include "kernels/cuda/flash/sm80_products.cuh"
 #include "kernels/cuda/flash/sm80_scores.cuh"
 #include "kernels/cuda/flash/sm80_tile.cuh"
 #include "kernels/cuda/ptx/cp_async.cuh"
@@ -133,23 +134,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
     }
 
     float score[kRowTiles][kScoreTiles][4] = {};
-#pragma unroll
-    for (int step = 0; step < kDim / 16; ++step) {
-      if (kGeneral && step * 16 >= head_dim) break;
-      uint32_t a[kRowTiles][4];
-#pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) ptx::ldmatrix_x4(a[r], queries_at.fragment(0, r * Shape::kWarps * 16, step));
-#pragma unroll
-      for (int n = 0; n < kN / 16; ++n) {
-        uint32_t right[4];
-        ptx::ldmatrix_x4(right, keys_at.fragment(stage, n * 16, step));
-#pragma unroll
-        for (int r = 0; r < kRowTiles; ++r) {
-          ptx::mma_m16n8k16<T>(score[r][2 * n], a[r], right[0], right[1]);
-          ptx::mma_m16n8k16<T>(score[r][2 * n + 1], a[r], right[2], right[3]);
-        }
-      }
-    }
+    multiply_scores<T, kDim, kM, kN, kRowTiles, kGeneral>(queries_at, keys_at, stage, head_dim, score);
 
     if constexpr (Shape::kStages == 1) {
       ptx::cp_async_wait<0>();
@@ -165,10 +150,11 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
       const int query = lane_query + r * Shape::kWarps * 16;
+      const LaneRows rows{{query, query + 8}, {head, head}};
       if constexpr (kGeneral) {
-        shape_scores<kScoreTiles>(call, queries, positions.key_length, b, head, query, key, lane, score[r]);
+        shape_scores<kScoreTiles>(call, queries, positions.key_length, b, rows, key, lane, score[r]);
       }
-      if (partial) mask_positions<kScoreTiles>(positions, query, key, lane, score[r]);
+      if (partial) mask_positions<kScoreTiles>(positions, rows, key, lane, score[r]);
       float rescale[2];
       if constexpr (kMasks) {
         const int row = warp * 16 + r * Shape::kWarps * 16 + lane / 4;
@@ -195,7 +181,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
         } else {
           renewed = softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale);
         }
-        if (call.threshold != 0) drop<kScoreTiles>(call, b, head, query, key, lane, score[r]);
+        if (call.threshold != 0) drop<kScoreTiles>(call, b, rows, key, lane, score[r]);
         if (!renewed) continue;
       } else if (!softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale)) {
         continue;
@@ -209,31 +195,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
       }
     }
 
-#pragma unroll
-    for (int step = 0; step < kN / 16; ++step) {
-      // The layout of a product's result is that of a left factor: P needs no shuffle.
-      uint32_t a[kRowTiles][4];
-#pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) {
-        const float(&left)[4] = score[r][2 * step];
-        const float(&right)[4] = score[r][2 * step + 1];
-        a[r][0] = ptx::pack<T>(left[0], left[1]);
-        a[r][1] = ptx::pack<T>(left[2], left[3]);
-        a[r][2] = ptx::pack<T>(right[0], right[1]);
-        a[r][3] = ptx::pack<T>(right[2], right[3]);
-      }
-#pragma unroll
-      for (int n = 0; n < kDim / 16; ++n) {
-        if (kGeneral && n * 16 >= head_dim_v) break;
-        uint32_t right[4];
-        ptx::ldmatrix_x4_transposed(right, values_at.fragment(stage, step * 16, n));
-#pragma unroll
-        for (int r = 0; r < kRowTiles; ++r) {
-          ptx::mma_m16n8k16<T>(out[r][2 * n], a[r], right[0], right[1]);
-          ptx::mma_m16n8k16<T>(out[r][2 * n + 1], a[r], right[2], right[3]);
-        }
-      }
-    }
+    multiply_values<T, kDim, kN, kRowTiles, kGeneral>(values_at, stage, head_dim_v, score, out);
     if (Shape::kStages == 2) stage ^= Shape::kStageBytes;
   }
 

@@ -9,6 +9,25 @@
 namespace attnmux {
 namespace {
 
+// Above 48 KiB a block must be allowed its shared memory, once per device. The value is the same for every call, since
+// another thread may launch the same kernel in between. A context of the caller's own starts without: then again.
+template <typename KernelFunction, typename Launch>
+cudaError_t launch_with_shared(KernelFunction kernel, std::atomic<uint32_t>& allowed, int32_t device_id, size_t most,
+                               const Launch& launch) {
+  const uint32_t device = uint32_t{1} << device_id;
+  for (bool first = (allowed.load(std::memory_order_relaxed) & device) == 0;; first = true) {
+    if (first) {
+      const cudaError_t code =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(most));
+      if (code != cudaSuccess) return code;
+    }
+    launch();
+    const cudaError_t code = cudaGetLastError();
+    if (code == cudaSuccess && first) allowed.fetch_or(device, std::memory_order_relaxed);
+    if (code != cudaErrorInvalidValue || first) return code;
+  }
+}
+
 template <typename T, int kDim, FlashFeatures kFeatures>
 cudaError_t launch_instance(FlashSm80Call& call, cudaStream_t stream) {
   using Shape = FlashTile<kDim, kFeatures>;
@@ -28,22 +47,9 @@ cudaError_t launch_instance(FlashSm80Call& call, cudaStream_t stream) {
   call.q_tiles = ceil_div(call.p.seqlen_q, Shape::kM);
   const int64_t blocks = call.q_tiles * call.p.num_heads_q * call.p.batch;
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
-  // Above 48 KiB a block must be allowed its shared memory, once per device. The value is the same for every call,
-  // since another thread may launch the same kernel in between. A context of the caller's own starts without: then
-  // again.
   constinit static std::atomic<uint32_t> allowed{0};
-  const uint32_t device = uint32_t{1} << call.p.device_id;
-  for (bool first = (allowed.load(std::memory_order_relaxed) & device) == 0;; first = true) {
-    if (first) {
-      const cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                    static_cast<int>(most < limit ? most : limit));
-      if (code != cudaSuccess) return code;
-    }
-    kernel<<<static_cast<unsigned>(blocks), Shape::kThreads, shared, stream>>>(call);
-    const cudaError_t code = cudaGetLastError();
-    if (code == cudaSuccess && first) allowed.fetch_or(device, std::memory_order_relaxed);
-    if (code != cudaErrorInvalidValue || first) return code;
-  }
+  return launch_with_shared(kernel, allowed, call.p.device_id, most < limit ? most : limit,
+                            [&] { kernel<<<static_cast<unsigned>(blocks), Shape::kThreads, shared, stream>>>(call); });
 }
 
 template <typename T>

@@ -126,13 +126,19 @@ struct Positions {
   __device__ int end(int query) const { return max(min(query + last, key_length), 0); }
 };
 
+// The query and the head of each of a lane's two rows.
+struct LaneRows {
+  int query[2];
+  int64_t head[2];
+};
+
 template <int kTiles>
-__device__ inline void mask_positions(const Positions& positions, int query, int first_key, int lane,
+__device__ inline void mask_positions(const Positions& positions, const LaneRows& rows, int first_key, int lane,
                                       float (&score)[kTiles][4]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int first = positions.begin(query + 8 * half) - first_key - lane % 4 * 2;
-    const int last = positions.end(query + 8 * half) - first_key - lane % 4 * 2;
+    const int first = positions.begin(rows.query[half]) - first_key - lane % 4 * 2;
+    const int last = positions.end(rows.query[half]) - first_key - lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
@@ -254,8 +260,8 @@ __device__ inline void add_bias(uint32_t at, uint32_t pitch, int32_t dtype, floa
 // From products to scores: scale, softcap, bias, key padding and dense mask. Keys and queries outside of the sequence
 // are not looked up.
 template <int kTiles>
-__device__ inline void shape_scores(const FlashSm80Call& call, int queries, int key_length, int64_t b, int64_t head,
-                                    int query, int first_key, int lane, float (&score)[kTiles][4]) {
+__device__ inline void shape_scores(const FlashSm80Call& call, int queries, int key_length, int64_t b,
+                                    const LaneRows& rows, int first_key, int lane, float (&score)[kTiles][4]) {
   const Problem& p = call.p;
   auto scale = static_cast<float>(p.scale);
   const auto softcap = static_cast<float>(p.softcap);
@@ -269,13 +275,13 @@ __device__ inline void shape_scores(const FlashSm80Call& call, int queries, int 
   }
   if (given(p.bias)) {
     const Tensor& t = p.bias;
-    const int64_t base = b * t.strides[0] + head * t.strides[1];
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int row = query + i / 2 * 8, key = first_key + 8 * n + lane % 4 * 2 + i % 2;
+        const int row = rows.query[i / 2], key = first_key + 8 * n + lane % 4 * 2 + i % 2;
         if (row >= queries || key >= key_length) continue;
+        const int64_t base = b * t.strides[0] + rows.head[i / 2] * t.strides[1];
         score[n][i] = biased(score[n][i], scale, load_bias(t, base + row * t.strides[2] + key * t.strides[3]));
       }
     }
@@ -289,14 +295,15 @@ __device__ inline void shape_scores(const FlashSm80Call& call, int queries, int 
   for (const Tensor* mask : {&p.key_padding, &p.dense_mask}) {
     if (!given(*mask)) continue;
     const bool dense = mask == &p.dense_mask;
-    const int64_t base = b * mask->strides[0] + (dense ? head * mask->strides[1] : 0);
-    const int64_t row_stride = dense ? mask->strides[2] : 0, key_stride = mask->strides[dense ? 3 : 1];
+    const int64_t head_stride = dense ? mask->strides[1] : 0, row_stride = dense ? mask->strides[2] : 0,
+                  key_stride = mask->strides[dense ? 3 : 1];
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int row = query + i / 2 * 8, key = first_key + 8 * n + lane % 4 * 2 + i % 2;
+        const int row = rows.query[i / 2], key = first_key + 8 * n + lane % 4 * 2 + i % 2;
         if (row >= queries || key >= key_length) continue;
+        const int64_t base = b * mask->strides[0] + rows.head[i / 2] * head_stride;
         if (!attends(*mask, base + row * row_stride + key * key_stride)) score[n][i] = -INFINITY;
       }
     }
@@ -305,14 +312,15 @@ __device__ inline void shape_scores(const FlashSm80Call& call, int queries, int 
 
 // Zeroes what dropout drops; the sums have been taken.
 template <int kTiles>
-__device__ inline void drop(const FlashSm80Call& call, int64_t b, int64_t head, int query, int first_key, int lane,
+__device__ inline void drop(const FlashSm80Call& call, int64_t b, const LaneRows& rows, int first_key, int lane,
                             float (&score)[kTiles][4]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
       // The lane's two keys are the first or the last two of a block of four.
-      const Philox words = dropout_words(call.p, b, head, query + 8 * half, (first_key + 8 * n + lane % 4 * 2) / 4);
+      const Philox words =
+          dropout_words(call.p, b, rows.head[half], rows.query[half], (first_key + 8 * n + lane % 4 * 2) / 4);
       const bool late = lane % 2 != 0;
       const uint32_t left = late ? words.word[2] : words.word[0], right = late ? words.word[3] : words.word[1];
       float& a = half == 0 ? score[n][0] : score[n][2];
