@@ -26,37 +26,34 @@ inline F add_lanes(F (&x)[kLanes]) {
   return x[0];
 }
 
-// Fetches the rows of V meanwhile if `fetches`: the products of a block hide the wait for its values.
+// Fetches the rows of V meanwhile: the products of a block hide the wait for its values.
 template <class Product, Source kSource, int kRows>
 inline void decode_scores(const Problem& p, const DecodeBlock& block, const float* queries, int64_t query_units,
-                          bool fetches, float* scores) {
+                          FetchRows fetch, float* scores) {
   constexpr int kKeys = kLanes / kRows;
   constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
   const int64_t size = element_bytes(p.dtype), bytes = p.head_dim * size, whole = bytes / kChunk * kChunk;
   for (int64_t n = 0; n < block.count; n += kKeys) {
-    const char *k[kKeys], *v[kKeys];
+    const char* k[kKeys];
     for (int i = 0; i < kKeys; ++i) {
       const int64_t key = min_of(n + i, block.count - 1);
       k[i] = block.k[key];
-      v[i] = block.v[key];
     }
     F sum[kLanes] = {};
     const float* q = queries;
     for (int64_t at = 0; at < whole; at += kChunk, q += kLanes) {
+      fetch.lines(kKeys * kChunk / kCacheLine);
       F row[kRows];
       ATTNMUX_UNROLL(4)
       for (int r = 0; r < kRows; ++r) row[r] = load(q + r * query_units);
       ATTNMUX_UNROLL(16)
       for (int i = 0; i < kKeys; ++i) {
         const F key = load_lanes<kSource>(k[i] + at);
-        if (fetches) __builtin_prefetch(v[i] + at, 0, 3);
         ATTNMUX_UNROLL(4)
         for (int r = 0; r < kRows; ++r) sum[i * kRows + r] = Product::madd(key, row[r], sum[i * kRows + r]);
       }
     }
-    for (int64_t at = whole; fetches && at < p.head_dim_v * size; at += kCacheLine) {
-      for (int i = 0; i < kKeys; ++i) __builtin_prefetch(v[i] + at, 0, 3);
-    }
+    fetch.rows_until(block.v + n + kKeys);
     if (whole < bytes) {
       ATTNMUX_UNROLL(16)
       for (int i = 0; i < kKeys; ++i) {
