@@ -102,7 +102,8 @@ inline void decode_tile(const DecodeJob& job, const DecodeRows& all, const Decod
     maximum[r] = started ? *row.maximum : -kInfinity;
     sum[r] = started ? *row.sum : 0;
   }
-  decode_softmax<Product, kRows>(p, all, block, first_row, rows, job.scale.base2, scratch.scores, maximum, sum, factor);
+  decode_softmax<Product, kRows>(p, all, block, first_row, rows, job.scale.base2, started, scratch.scores, maximum, sum,
+                                 factor);
 
   // Lanes of rows that do not exist are computed into rows behind the last, which the layout has room for.
   constexpr int kAtOnce = kLanes == 16 ? (kRows == 1 ? 8 : 4) : (kRows == 4 ? 2 : 4);
