@@ -62,9 +62,8 @@ inline void transpose_quads(F (&x)[4]) {
   x[3] = _mm512_shuffle_f32x4(high, high2, 0xdd);
 }
 
-// Within the quads of four rows first, by unpacking, then the quads. On its own, not inlined, g++ 12 would warn about
-// the undefined value inside each of these intrinsics.
-__attribute__((always_inline)) inline void transpose(F (&x)[kLanes]) {
+// Within the quads of four rows first, by unpacking, then the quads.
+inline void transpose(F (&x)[kLanes]) {
   F y[kLanes];
   for (int i = 0; i < kLanes; i += 4) {
     const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[i], x[i + 1])),
