@@ -42,11 +42,10 @@ inline void load_value_vectors(const char* const (&rows)[Product::kElements], in
   }
 }
 
-// One chunk of columns: O = factor·O + P·V for kRows rows. `fetch_ahead` is how many bytes behind the block's rows of K
-// those lie that are read next (0: fetches nothing).
+// One chunk of columns: O = factor·O + P·V for kRows rows.
 template <class Product, Source kSource, int kRows, int kVectors, bool kWhole>
 inline void decode_values(const DecodeBlock& block, const float* weights, int64_t at, int64_t bytes, bool started,
-                          const float (&factor)[kRows], int64_t fetch_ahead, float* accumulator, int64_t row_floats) {
+                          const float (&factor)[kRows], FetchRows& fetch, float* accumulator, int64_t row_floats) {
   constexpr int64_t kKeys = kLanes / kRows, kUnitKeys = Product::kElements;
   constexpr int64_t kChunk = kVectors / kUnitKeys * kLanes * kSourceBytes<kSource>;
   F sum[kRows][kVectors];
@@ -63,11 +62,8 @@ inline void decode_values(const DecodeBlock& block, const float* weights, int64_
       for (int64_t e = 0; e < kUnitKeys; ++e) {
         const int64_t key = group + e * kKeys + i;
         rows[e] = key < block.count ? block.v[key] : nullptr;
-        if (fetch_ahead != 0 && key < block.count) {
-          for (int64_t line = 0; line < kChunk; line += kCacheLine)
-            __builtin_prefetch(block.k[key] + fetch_ahead + at + line, 0, 3);
-        }
       }
+      fetch.lines(kUnitKeys * kChunk / kCacheLine);
       F v[kVectors];
       load_value_vectors<Product, kSource, kVectors, kWhole>(rows, at, bytes, v);
       const float* unit = weights + (group / kUnitKeys + i) * kRows;
@@ -90,13 +86,15 @@ inline void decode_values(const DecodeBlock& block, const float* weights, int64_
 
 template <class Product, Source kSource, int kRows>
 inline void decode_tile(const DecodeJob& job, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
-                        bool started, int64_t fetch_ahead, const DecodeScratch& scratch, float* partials) {
+                        bool started, int64_t fetch_ahead, bool near, const DecodeScratch& scratch, float* partials) {
   const Problem& p = *job.p;
   const DecodeLayout& layout = job.layout;
   const int64_t rows = min_of(kRows, all.count - first_row), value_floats = layout.row_floats - kLanes;
-  const bool first = first_row == 0;
+  const int64_t size = element_bytes(p.dtype);
+  const char* const* fetched = first_row == 0 ? block.v + block.count : block.v;
+  const FetchRows values{block.v, fetched, 0, p.head_dim_v * size, near};
   decode_scores<Product, kSource, kRows>(p, block, scratch.queries + first_row * layout.query_units, layout.query_units,
-                                         first, scratch.scores);
+                                         values, scratch.scores);
   adjust_decode_scores<kRows>(p, job.scale, all, block, first_row, rows, scratch.scores);
   float maximum[kRows], sum[kRows], factor[kRows];
   for (int64_t r = 0; r < kRows; ++r) {
@@ -104,26 +102,28 @@ inline void decode_tile(const DecodeJob& job, const DecodeRows& all, const Decod
     maximum[r] = started ? *row.maximum : -kInfinity;
     sum[r] = started ? *row.sum : 0;
   }
-  decode_softmax<Product, kRows>(p, all, block, first_row, rows, job.scale.base2, scratch.scores, maximum, sum, factor);
+  decode_softmax<Product, kRows>(p, all, block, first_row, rows, job.scale.base2, started, scratch.scores, maximum, sum,
+                                 factor);
 
   // Lanes of rows that do not exist are computed into rows behind the last, which the layout has room for.
   constexpr int kAtOnce = kLanes == 16 ? (kRows == 1 ? 8 : 4) : (kRows == 4 ? 2 : 4);
   constexpr int64_t kChunk = kLanes * kSourceBytes<kSource> / Product::kElements;  // bytes per vector of units
-  const int64_t bytes = p.head_dim_v * element_bytes(p.dtype);
-  const int64_t ahead = first ? fetch_ahead : 0;
+  const int64_t bytes = p.head_dim_v * size;
+  FetchRows fetch{block.k, first_row == 0 && fetch_ahead != 0 ? block.k + block.count : block.k, fetch_ahead,
+                  p.head_dim * size, near};
   float* accumulator = partials + first_row * layout.row_floats;
   int64_t at = 0, column = 0;
   for (; at + kAtOnce * kChunk <= bytes; at += kAtOnce * kChunk, column += kAtOnce * kLanes) {
-    decode_values<Product, kSource, kRows, kAtOnce, true>(block, scratch.scores, at, bytes, started, factor, ahead,
+    decode_values<Product, kSource, kRows, kAtOnce, true>(block, scratch.scores, at, bytes, started, factor, fetch,
                                                           accumulator + column, layout.row_floats);
   }
   constexpr int kFew = Product::kElements;
   for (; at < bytes; at += kFew * kChunk, column += kFew * kLanes) {
     if (at + kFew * kChunk <= bytes) {
-      decode_values<Product, kSource, kRows, kFew, true>(block, scratch.scores, at, bytes, started, factor, ahead,
+      decode_values<Product, kSource, kRows, kFew, true>(block, scratch.scores, at, bytes, started, factor, fetch,
                                                          accumulator + column, layout.row_floats);
     } else {
-      decode_values<Product, kSource, kRows, kFew, false>(block, scratch.scores, at, bytes, started, factor, ahead,
+      decode_values<Product, kSource, kRows, kFew, false>(block, scratch.scores, at, bytes, started, factor, fetch,
                                                           accumulator + column, layout.row_floats);
     }
   }
@@ -152,17 +152,17 @@ inline void pack_decode_queries(const Problem& p, const Scale& scale, const Deco
 // One block of keys for all rows of a kv head.
 template <class Product, Source kSource>
 inline void decode_block(const DecodeJob& job, const DecodeRows& rows, const DecodeBlock& block, bool started,
-                         int64_t fetch_ahead, const DecodeScratch& scratch, float* partials) {
+                         int64_t fetch_ahead, bool near, const DecodeScratch& scratch, float* partials) {
   for (int64_t row = 0; row < rows.count; row += 4) {
     switch (min_of(4, rows.count - row)) {
       case 1:
-        decode_tile<Product, kSource, 1>(job, rows, block, row, started, fetch_ahead, scratch, partials);
+        decode_tile<Product, kSource, 1>(job, rows, block, row, started, fetch_ahead, near, scratch, partials);
         break;
       case 2:
-        decode_tile<Product, kSource, 2>(job, rows, block, row, started, fetch_ahead, scratch, partials);
+        decode_tile<Product, kSource, 2>(job, rows, block, row, started, fetch_ahead, near, scratch, partials);
         break;
       default:
-        decode_tile<Product, kSource, 4>(job, rows, block, row, started, fetch_ahead, scratch, partials);
+        decode_tile<Product, kSource, 4>(job, rows, block, row, started, fetch_ahead, near, scratch, partials);
         break;
     }
   }
@@ -187,7 +187,7 @@ void decode_range(const DecodeJob& job, DecodeRows& rows, int64_t range, int64_t
   for (int64_t key = max_of(range * layout.range, rows.any.first); key < last;) {
     DecodeBlock block;
     move_to_head(p, first_head, rows);
-    key = find_block(p, rows, key, last, block);
+    key = find_block(p, rows, key, last, decode_block_keys(p, Product::kElements), block);
     if (block.count == 0) break;
     for (int64_t head = 0; head < heads; ++head) {
       if (head > 0) {
@@ -198,8 +198,8 @@ void decode_range(const DecodeJob& job, DecodeRows& rows, int64_t range, int64_t
       if (!started) pack_decode_queries<Product, kSource>(p, job.scale, rows, layout.query_units, scratch.queries);
       // K of the next head, or else of the next block, is fetched during the product with V.
       const int64_t next_block = key < last ? block.count * k_row - head * k_head : 0;
-      decode_block<Product, kSource>(job, rows, block, started, head + 1 < heads ? k_head : next_block, scratch,
-                                     partials_of(head));
+      decode_block<Product, kSource>(job, rows, block, started, head + 1 < heads ? k_head : next_block, heads == 1,
+                                     scratch, partials_of(head));
     }
     started = true;
   }

@@ -82,8 +82,37 @@ struct DecodeBlock {
   const char *k[kDecodeBlock], *v[kDecodeBlock];
 };
 
-// Returns the first key behind the block.
-inline int64_t find_block(const Problem& p, const DecodeRows& rows, int64_t first, int64_t last, DecodeBlock& block) {
+// Fetches rows of a block, or what lies `offset` bytes behind them, line by line in the order of memory. Taking turns
+// on several rows would hide them from the processor's own prefetcher, and cost up to a quarter of the speed.
+struct FetchRows {
+  const char *const *row, *const *end;
+  int64_t offset, bytes;
+  bool near;  // into the first-level cache
+  int64_t at = 0;
+
+  // Inlined always: around a call, the sums in vector registers would be spilled.
+  __attribute__((always_inline)) void lines(int64_t count) {
+    for (; count > 0 && row < end; --count) {
+      if (near) {
+        __builtin_prefetch(*row + offset + at, 0, 3);
+      } else {
+        __builtin_prefetch(*row + offset + at, 0, 2);
+      }
+      at += kCacheLine;
+      if (at >= bytes) {
+        at = 0;
+        ++row;
+      }
+    }
+  }
+  __attribute__((always_inline)) void rows_until(const char* const* last) {
+    while (row < last && row < end) lines(1);
+  }
+};
+
+// Returns the first key behind the block, which has `most` keys or fewer.
+inline int64_t find_block(const Problem& p, const DecodeRows& rows, int64_t first, int64_t last, int64_t most,
+                          DecodeBlock& block) {
   const Sequence& s = rows.sequence;
   const Tensor& padding = p.key_padding;
   const int64_t k_step = p.k.strides[1], v_step = p.v.strides[1];
@@ -92,7 +121,7 @@ inline int64_t find_block(const Problem& p, const DecodeRows& rows, int64_t firs
   const int64_t size = element_bytes(p.dtype);
   block.count = 0;
   int64_t key = first;
-  for (; key < last && block.count < kDecodeBlock; ++key) {
+  for (; key < last && block.count < most; ++key) {
     if (given(padding) && !attends(padding, rows.batch * padding.strides[0] + key * padding.strides[1])) continue;
     block.key[block.count] = key;
     block.k[block.count] = k + key * k_step * size;

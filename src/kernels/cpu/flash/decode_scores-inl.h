@@ -4,6 +4,8 @@
 // ready for the softmax.
 #pragma once
 
+#include <utility>
+
 #include "kernels/cpu/flash/decode_rows-inl.h"
 #include "kernels/cpu/flash/masks-inl.h"
 #include "kernels/cpu/flash/pack-inl.h"
@@ -26,37 +28,34 @@ inline F add_lanes(F (&x)[kLanes]) {
   return x[0];
 }
 
-// Fetches the rows of V meanwhile if `fetches`: the products of a block hide the wait for its values.
+// Fetches the rows of V meanwhile: the products of a block hide the wait for its values.
 template <class Product, Source kSource, int kRows>
 inline void decode_scores(const Problem& p, const DecodeBlock& block, const float* queries, int64_t query_units,
-                          bool fetches, float* scores) {
+                          FetchRows fetch, float* scores) {
   constexpr int kKeys = kLanes / kRows;
   constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
   const int64_t size = element_bytes(p.dtype), bytes = p.head_dim * size, whole = bytes / kChunk * kChunk;
   for (int64_t n = 0; n < block.count; n += kKeys) {
-    const char *k[kKeys], *v[kKeys];
+    const char* k[kKeys];
     for (int i = 0; i < kKeys; ++i) {
       const int64_t key = min_of(n + i, block.count - 1);
       k[i] = block.k[key];
-      v[i] = block.v[key];
     }
     F sum[kLanes] = {};
     const float* q = queries;
     for (int64_t at = 0; at < whole; at += kChunk, q += kLanes) {
+      fetch.lines(kKeys * kChunk / kCacheLine);
       F row[kRows];
       ATTNMUX_UNROLL(4)
       for (int r = 0; r < kRows; ++r) row[r] = load(q + r * query_units);
       ATTNMUX_UNROLL(16)
       for (int i = 0; i < kKeys; ++i) {
         const F key = load_lanes<kSource>(k[i] + at);
-        if (fetches) __builtin_prefetch(v[i] + at, 0, 3);
         ATTNMUX_UNROLL(4)
         for (int r = 0; r < kRows; ++r) sum[i * kRows + r] = Product::madd(key, row[r], sum[i * kRows + r]);
       }
     }
-    for (int64_t at = whole; fetches && at < p.head_dim_v * size; at += kCacheLine) {
-      for (int i = 0; i < kKeys; ++i) __builtin_prefetch(v[i] + at, 0, 3);
-    }
+    fetch.rows_until(block.v + n + kKeys);
     if (whole < bytes) {
       ATTNMUX_UNROLL(16)
       for (int i = 0; i < kKeys; ++i) {
@@ -122,32 +121,48 @@ inline F spread(const float (&numbers)[kRows]) {
   return load(lanes);
 }
 
+template <int kBy, int... kLane>
+inline F rotate_lanes(F x, std::integer_sequence<int, kLane...> /*lanes*/) {
+  return __builtin_shufflevector(x, x, ((kLane + kBy) % kLanes)...);
+}
+
+// The lanes of a row, kRows apart, become what `combine` makes of all of them. No number leaves the vectors on the way:
+// a vector of numbers that were stored one by one is loaded late.
+template <int kRows, int kBy = kLanes / 2, class Combine>
+inline F over_keys(F x, const Combine& combine) {
+  if constexpr (kBy < kRows) {
+    return x;
+  } else {
+    return over_keys<kRows, kBy / 2>(combine(rotate_lanes<kBy>(x, std::make_integer_sequence<int, kLanes>{}), x),
+                                     combine);
+  }
+}
+
 // Scores become weights, as units: unit u holds the keys of the vectors u·kElements … u·kElements + kElements - 1, lane
-// by lane. factor[r] is what the new maximum makes of everything before.
+// by lane. factor[r] is what the new maximum makes of everything before, if something was `started`.
 template <class Product, int kRows>
 inline void decode_softmax(const Problem& p, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
-                           int64_t rows, float base2, float* scores, float (&maximum)[kRows], float (&sum)[kRows],
-                           float (&factor)[kRows]) {
+                           int64_t rows, float base2, bool started, float* scores, float (&maximum)[kRows],
+                           float (&sum)[kRows], float (&factor)[kRows]) {
   constexpr int64_t kKeys = kLanes / kRows;
   const int64_t whole = block.count * kRows, floats = round_up(block.count, kKeys * Product::kElements) * kRows;
   for (int64_t i = whole; i < floats; ++i) scores[i] = -kInfinity;
+  const F scale = broadcast(base2);
   F top = broadcast(-kInfinity);
   for (int64_t i = 0; i < floats; i += kLanes) top = larger(load(scores + i), top);
-  float lanes[kLanes], now[kRows];
-  store(lanes, top);
-  for (int r = 0; r < kRows; ++r) {
-    float m = maximum[r];
-    for (int i = 0; i < kKeys; ++i) m = lanes[i * kRows + r] > m ? lanes[i * kRows + r] : m;
-    now[r] = m == -kInfinity ? 0 : m;  // no key yet: -inf - -inf would be NaN
-    lanes[r] = maximum[r] - now[r];
-    maximum[r] = m;
+  top = over_keys<kRows>(top, [](F a, F b) { return larger(a, b); });
+  if (started) top = larger(top, spread<kRows>(maximum));
+  const F shift = select(top == broadcast(-kInfinity), zero(), top);  // no key yet: -inf - -inf would be NaN
+  float lanes[kLanes];
+  if (started) {
+    store(lanes, exp2<6>((spread<kRows>(maximum) - shift) * scale));
+    for (int r = 0; r < kRows; ++r) factor[r] = lanes[r];
+  } else {
+    for (int r = 0; r < kRows; ++r) factor[r] = 0;
   }
-  const F scale = broadcast(base2);
-  for (int i = kRows; i < kLanes; ++i) lanes[i] = 0;
-  store(lanes, exp2<6>(load(lanes) * scale));
-  for (int r = 0; r < kRows; ++r) factor[r] = lanes[r];
+  store(lanes, top);
+  for (int r = 0; r < kRows; ++r) maximum[r] = lanes[r];
 
-  const F shift = spread<kRows>(now);
   F total = zero();
   for (int64_t i = 0; i < floats; i += kLanes * Product::kElements) {
     F weight[Product::kElements];
@@ -168,12 +183,8 @@ inline void decode_softmax(const Problem& p, const DecodeRows& all, const Decode
     }
     Product::store_weights(scores + i / Product::kElements, weight);
   }
-  store(lanes, total);
-  for (int r = 0; r < kRows; ++r) {
-    float added = 0;
-    for (int i = 0; i < kKeys; ++i) added += lanes[i * kRows + r];
-    sum[r] = sum[r] * factor[r] + added;
-  }
+  store(lanes, over_keys<kRows>(total, [](F a, F b) { return a + b; }));
+  for (int r = 0; r < kRows; ++r) sum[r] = sum[r] * factor[r] + lanes[r];
 }
 
 }  // namespace

@@ -37,6 +37,7 @@ struct Job {
   // The round: kv heads [first_pair, last_pair) in the order (sequence, kv head), packed from byte `base` on.
   int64_t first_pair, last_pair, base, pieces;
   int64_t next, end;
+  int64_t together;  // items that a task takes at a time, where it computes several side by side
 };
 
 struct PackedPair {
@@ -126,32 +127,27 @@ void pack_task(void* arg, int64_t /*task*/) {
 
 // ---- Computing ------------------------------------------------------------------------------------------------------
 
-// Packed K or V times packed Q or P: broadcast unit by unit, or in whole tiles.
-template <class Product, Start kStart, class Meanwhile>
-void product(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units,
-             int64_t vectors, const float* factor, float* result, Meanwhile& meanwhile) {
-  if constexpr (kHasTiles<Product>) {
-    meanwhile(1, 1);
-    Product::template multiply<kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result);
-  } else {
-    multiply<Product, kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, factor, result, meanwhile);
-  }
-}
-
-// A task's scratch.
-struct Buffers {
-  float *queries, *scores, *extra, *accumulator;
+// What a task keeps of a block of query rows.
+struct RowBuffers {
+  float *queries, *accumulator;
   SoftmaxState state;
 };
 
-inline Buffers find_buffers(const Layout& layout, char* scratch) {
-  const auto at = [scratch](int64_t offset) { return reinterpret_cast<float*>(scratch + offset); };
-  float* state = at(layout.state);
-  return {at(0),
-          at(layout.scores),
-          at(layout.extra),
-          at(layout.accumulator),
+inline RowBuffers find_row_buffers(const Layout& layout, char* row_block) {
+  auto* state = reinterpret_cast<float*>(row_block + layout.state);
+  return {reinterpret_cast<float*>(row_block),
+          reinterpret_cast<float*>(row_block + layout.accumulator),
           {state, state + kBlocking.rows, state + 2 * kBlocking.rows}};
+}
+
+// A task's scratch for one block of rows.
+struct Buffers : RowBuffers {
+  float *scores, *extra;
+};
+
+inline Buffers find_buffers(const Layout& layout, char* scratch) {
+  return {find_row_buffers(layout, scratch), reinterpret_cast<float*>(scratch + layout.scores),
+          reinterpret_cast<float*>(scratch + layout.extra)};
 }
 
 // The next block of keys from `key` on that no mask empties.
@@ -186,9 +182,9 @@ bool attend_keys(const Job& job, const Rows& rows, const Rows* next, const Packe
   for (KeyBlock block{0, first_key(rows)}; find_keys(p, rows, block.last, block);) {
     FetchForScores fetch{p, rows, block, fetch_queries};
     if (!given(p.bias) && !given(p.dense_mask)) fetch.row = rows.count;
-    product<Product, Start::kZero>(packed.keys + block.first * layout.units, layout.units * kBlocking.tile,
-                                   block.keys() / kBlocking.tile, at.queries, layout.units, rows.vectors,
-                                   at.state.factor, at.scores, fetch);
+    multiply<Product, Start::kZero>(packed.keys + block.first * layout.units, layout.units * kBlocking.tile,
+                                    block.keys() / kBlocking.tile, at.queries, layout.units, rows.vectors,
+                                    at.state.factor, at.scores, fetch);
     adjust_scores(job, rows, block, at.extra, at.scores);
     const bool drops = p.dropout_p > 0;
     if (drops) draw_dropout(p, rows, block, at.extra);
@@ -198,41 +194,35 @@ bool attend_keys(const Job& job, const Rows& rows, const Rows* next, const Packe
     FetchOutput fetch_output{p, rows};
     if (block.last < rows.any.last) fetch_output.row = rows.count;  // only beside the last product
     if (started) {
-      product<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
-                                       rows.vectors, at.state.factor, at.accumulator, fetch_output);
+      multiply<Product, Start::kFactor>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
+                                        rows.vectors, at.state.factor, at.accumulator, fetch_output);
     } else {
-      product<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
-                                     rows.vectors, at.state.factor, at.accumulator, fetch_output);
+      multiply<Product, Start::kZero>(values, packed.value_stride, layout.value_tiles, at.scores, key_units,
+                                      rows.vectors, at.state.factor, at.accumulator, fetch_output);
     }
     started = true;
   }
   return started;
 }
 
-// One block of query rows; `next`, if there is one, is the block that this task computes after it.
-template <class Product, Source kSource>
-void attend_block(const Job& job, const Rows& rows, const Rows* next, char* scratch) {
+// Q of a block of rows is packed, and no key has been seen.
+template <Source kSource>
+inline void begin_rows(const Job& job, const Rows& rows, const RowBuffers& at) {
   const Problem& p = job.p;
-  const Sequence& s = rows.sequence;
-  const Buffers at = find_buffers(job.layout, scratch);
-  const PackedPair packed = packed_pair(job, rows.batch, rows.kv_head, s);
-
   pack_rows<kSource>(rows.q, rows.vectors, p.head_dim * element_bytes(p.dtype), job.layout.units, at.queries);
   apply_sign<kSource>(job.scale.sign, job.layout.units * kBlocking.rows, at.queries);
   for (int64_t i = 0; i < kBlocking.rows; ++i) {
     at.state.maximum[i] = -kInfinity;
     at.state.sum[i] = 0;
   }
+}
 
-  bool any;
-  if constexpr (kHasTiles<Product>) {
-    any = Product::attend_keys(job, rows, next, packed, at);
-  } else {
-    any = attend_keys<Product>(job, rows, next, packed, at);
-  }
-  if (!any) return write_empty(p, s, rows);
-  write_output(p, s, rows, at.state, at.accumulator);
-  if (given(p.lse)) write_lse(p, s, rows, at.state, job.scale.natural);
+// All keys have been seen, if there were `any`.
+inline void finish_rows(const Job& job, const Rows& rows, bool any, const RowBuffers& at) {
+  const Problem& p = job.p;
+  if (!any) return write_empty(p, rows.sequence, rows);
+  write_output(p, rows.sequence, rows, at.state, at.accumulator);
+  if (given(p.lse)) write_lse(p, rows.sequence, rows, at.state, job.scale.natural);
 }
 
 // The sequence that an item belongs to: the last one that starts at or before it.
@@ -253,11 +243,8 @@ inline void find_item(const Job& job, int64_t item, Rows& rows) {
 }
 
 template <class Product, Source kSource>
-void attend_task(void* arg, int64_t task) {
-  Job& job = *static_cast<Job*>(arg);
-  const DenormalMode mode = flush_denormals();
-  if constexpr (kHasTiles<Product>) Product::Tiles::configure();
-  char* scratch = static_cast<char*>(job.context.workspace) + job.layout.scratch_offset + task * job.layout.scratch;
+void attend_items(Job& job, char* scratch) {
+  const Buffers at = find_buffers(job.layout, scratch);
   // The next item is taken while one is computed, so that its queries can be fetched meanwhile.
   Rows rows[2];
   int current = 0;
@@ -266,10 +253,25 @@ void attend_task(void* arg, int64_t task) {
   while (item < job.end) {
     item = take_item(job.next);
     if (item < job.end) find_item(job, item, rows[1 - current]);
-    attend_block<Product, kSource>(job, rows[current], item < job.end ? &rows[1 - current] : nullptr, scratch);
+    const Rows& now = rows[current];
+    begin_rows<kSource>(job, now, at);
+    const PackedPair packed = packed_pair(job, now.batch, now.kv_head, now.sequence);
+    finish_rows(job, now, attend_keys<Product>(job, now, item < job.end ? &rows[1 - current] : nullptr, packed, at),
+                at);
     current = 1 - current;
   }
-  if constexpr (kHasTiles<Product>) Product::Tiles::release();
+}
+
+template <class Product, Source kSource>
+void attend_task(void* arg, int64_t task) {
+  Job& job = *static_cast<Job*>(arg);
+  const DenormalMode mode = flush_denormals();
+  char* scratch = static_cast<char*>(job.context.workspace) + job.layout.scratch_offset + task * job.layout.scratch;
+  if constexpr (kHasTiles<Product>) {
+    Product::attend_items(job, scratch);
+  } else {
+    attend_items<Product, kSource>(job, scratch);
+  }
   restore_denormals(mode);
 }
 
@@ -315,6 +317,8 @@ inline bool run_items(Job& job, int64_t first, int64_t last, void (*task)(void*,
   if (first >= last) return true;
   job.next = first;
   job.end = last;
+  // Few enough that every thread gets several times some.
+  job.together = min_of(kBlocking.row_blocks, max_of(1, (last - first) / (4 * job.context.num_threads)));
   return job.context.parallel_for(job.context.pool, min_of(job.context.num_threads, last - first), task, &job) == 0;
 }
 
@@ -333,8 +337,8 @@ attnmux_code run_rounds(Job& job) {
 inline bool has_no_output(const Problem& p) { return p.batch == 0 || p.num_heads_q == 0 || p.seqlen_q == 0; }
 
 inline Job make_job(const Problem& p, const RunContext& context) {
-  Job job{p, context, make_layout(p, kBlocking, context.num_threads), make_scale(p), nullptr, nullptr, 0, 0, 0, 0,
-          0, 0};
+  Job job{p, context, make_layout(p, kBlocking, context.num_threads), make_scale(p), nullptr, nullptr, 0, 0, 0, 0, 0,
+          0, 1};
   job.starts = static_cast<SequenceStart*>(context.workspace);
   job.packed = static_cast<char*>(context.workspace) + job.layout.packed_offset;
   find_starts(job);

@@ -26,16 +26,16 @@ struct Blocking {
   int64_t key_step = kTile, unit_step = 1;  // what keys, and units of Q and K, are padded to
   // Keys between two rounds of the softmax. 96 to 512 measured alike; fewer cost time, more cost cache.
   int64_t key_block = 128;
-  int64_t score_blocks = 1;  // blocks of scores alive at a time
+  int64_t row_blocks = 1;  // blocks of query rows that a task computes side by side
 };
 
 [[maybe_unused]] constexpr Blocking kBlockingBaseline{4, 48, false};
 [[maybe_unused]] constexpr Blocking kBlockingAvx2{8, 48, false};
 [[maybe_unused]] constexpr Blocking kBlockingAvx512{16, 64, false};
 [[maybe_unused]] constexpr Blocking kBlockingAvx512Bf16{16, 64, true};
-// A row of a tile of V^T holds 32 keys. Blocks of 128 keys were 2 to 7 % faster than of 256,
-// probably because scores pass through the second-level cache.
-[[maybe_unused]] constexpr Blocking kBlockingAmx{16, 64, true, kSquare, 2 * kSquare, kSquare, 128, 3};
+// A row of a tile of V^T holds 32 keys. What a block of 32 rows needs all the time, Q, two squares of scores and two
+// blocks of weights, is 32 KiB at head_dim 128 and stays in the first-level cache.
+[[maybe_unused]] constexpr Blocking kBlockingAmx{16, 32, true, kSquare, 2 * kSquare, kSquare, 128, 8};
 
 constexpr int64_t kCacheLine = 64;
 // Room for packed K and V. Beyond it, heads are packed and computed in several rounds, each with enough heads to feed
@@ -47,8 +47,10 @@ constexpr int64_t kPackedBudget = int64_t{128} << 20, kPackedBudgetPerThread = i
 // that sleeps costs 20 to 50.
 constexpr int64_t kInlineProducts = 1 << 20;
 
-// The next work item, from a counter that all tasks share.
-[[maybe_unused]] inline int64_t take_item(int64_t& next) { return __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED); }
+// The next work item, or the first of `count`, from a counter that all tasks share.
+[[maybe_unused]] inline int64_t take_item(int64_t& next, int64_t count = 1) {
+  return __atomic_fetch_add(&next, count, __ATOMIC_RELAXED);
+}
 
 // Where a sequence of the batch starts: its packed keys (bytes, if everything was packed at once) and its work items.
 struct SequenceStart {
@@ -58,13 +60,14 @@ struct SequenceStart {
 // Sizes in bytes, offsets from the start of the workspace or of a task's scratch.
 struct Layout {
   int64_t elements_per_unit;
-  int64_t units;                              // of a row of Q or K, padded
-  int64_t value_tiles;                        // of a row of V
-  int64_t tile, key_step;                     // of the blocking
-  int64_t scratch;                            // one task's
-  int64_t scores, extra, accumulator, state;  // within scratch; Q comes first
-  int64_t scratch_offset, packed_offset;      // within the workspace; the table of SequenceStart comes first
-  int64_t packed;                             // room for packed K and V
+  int64_t units;                          // of a row of Q or K, padded
+  int64_t value_tiles;                    // of a row of V
+  int64_t tile, key_step;                 // of the blocking
+  int64_t scratch;                        // one task's
+  int64_t accumulator, state, row_block;  // of a block of rows: within it, Q comes first; its size
+  int64_t scores, extra;                  // within scratch, behind the blocks of rows
+  int64_t scratch_offset, packed_offset;  // within the workspace; the table of SequenceStart comes first
+  int64_t packed;                         // room for packed K and V
   int64_t total;
 };
 
@@ -89,11 +92,14 @@ struct Layout {
   l.units = round_up(ceil_div(p.head_dim, l.elements_per_unit), blocking.unit_step);
   l.value_tiles = ceil_div(p.head_dim_v, l.tile);
   const int64_t row_bytes = blocking.rows * 4;
-  l.scores = l.units * row_bytes;
-  l.extra = l.scores + blocking.score_blocks * blocking.key_block * row_bytes;
-  l.accumulator = l.extra + blocking.key_block * row_bytes;
+  l.accumulator = l.units * row_bytes;
   l.state = l.accumulator + l.value_tiles * l.tile * row_bytes;
-  l.scratch = l.state + 4 * row_bytes;
+  l.row_block = l.state + 4 * row_bytes;
+  // Side by side: two squares of scores, and two blocks of weights, whose units hold two keys.
+  const int64_t score_rows = blocking.key_block + (blocking.row_blocks == 1 ? 0 : 2 * blocking.key_step);
+  l.scores = blocking.row_blocks * l.row_block;
+  l.extra = l.scores + score_rows * row_bytes;
+  l.scratch = l.extra + blocking.key_block * row_bytes;
   l.scratch_offset = round_up((p.batch + 1) * static_cast<int64_t>(sizeof(SequenceStart)), kCacheLine);
   l.packed_offset = l.scratch_offset + num_threads * l.scratch;
   // A round holds at least one kv head of the longest sequence.

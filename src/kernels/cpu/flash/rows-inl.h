@@ -74,7 +74,8 @@ inline void find_rows(const Problem& p, const Sequence& s, int64_t b, int64_t kv
   rows.batch = b;
   rows.kv_head = kv_head;
   rows.count = min_of(kBlocking.rows, (stacks ? group * s.seqlen_q : s.seqlen_q) - first_row);
-  rows.vectors = ceil_div(rows.count, kLanes);
+  // Whole tiles are as many as there is room for.
+  rows.vectors = kBlocking.tile == kSquare ? kBlocking.rows / kLanes : ceil_div(rows.count, kLanes);
   rows.any = {s.key_length, 0};
   rows.all = {0, s.key_length};
   const int64_t lanes = rows.vectors * kLanes;

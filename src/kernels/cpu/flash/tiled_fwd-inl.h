@@ -1,146 +1,180 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loop over keys for tiles. The tile unit and the vector units are different parts of the core, and the softmax of
-// a block takes about as long as its products: so while the vectors make weights of one block of scores, the tiles
-// compute the scores of the next block and the output of the one before. The instructions of both are mixed finely
-// enough for the core to run them at the same time: 1.06 to 1.23 times as fast as one after the other.
+// a block takes about as long as its products: so while the vectors make weights of one square of scores, the tiles
+// compute the next square and the output of the block before. The instructions of both are mixed finely enough for the
+// core to run them at the same time.
+//
+// A task computes several blocks of rows side by side, which take turns on a block of keys: so it is read from far away
+// once for all of them. Scores never leave the first-level cache: a square of them becomes weights at once.
 #pragma once
 
 #include "kernels/cpu/flash/flash_fwd-inl.h"
+#include "kernels/cpu/flash/tile_weights-inl.h"
 #include "kernels/cpu/flash/tiles-inl.h"
 
 namespace attnmux {
 namespace {
 
-// A maximum that has grown by no more than this power of two stays what it was: weights are then as large as 2^8, of
-// the same relative accuracy, and what was summed before needs no factor.
-constexpr float kMaximumSlack = 8;
-
-// Makes scores of one block into weights, two keys at a time.
-template <class Product>
-class WeightsInSlices {
- public:
-  WeightsInSlices(float scale, const SoftmaxState& state, const float* subtrahend)
-      : scale_(scale), sum_(state.sum), subtrahend_(subtrahend) {}
-
-  // Spread over `steps` calls of step(); finish() does what is left.
-  void begin(float* scores, const float* kept, int64_t keys, int64_t steps) {
-    scores_ = scores;
-    kept_ = kept;
-    key_ = 0;
-    keys_ = keys;
-    position_ = 0;
-    increment_ = (keys / 2 << 16) / max_of(steps, 1) + 1;
-  }
-  void step() {
-    position_ += increment_;
-    for (const int64_t end = min_of(keys_, (position_ >> 16) * 2); key_ < end; key_ += 2) slice();
-  }
-  void finish() {
-    for (; key_ < keys_; key_ += 2) slice();
-  }
-
- private:
-  void slice() {
-    const F factor = broadcast(scale_);
-    const float* from = scores_ + key_ * kBlocking.rows;
-    ATTNMUX_UNROLL(4)
-    for (int j = 0; j < kGroup; ++j) {
-      const F top = load(subtrahend_ + j * kLanes);
-      F p[2];
-      p[0] = exp2<Product::kExp2Degree>((load(from + j * kLanes) - top) * factor);
-      p[1] = exp2<Product::kExp2Degree>((load(from + kBlocking.rows + j * kLanes) - top) * factor);
-      store(sum_ + j * kLanes, load(sum_ + j * kLanes) + (p[0] + p[1]));
-      if (kept_ != nullptr) {
-        p[0] = p[0] * load(kept_ + key_ * kBlocking.rows + j * kLanes);
-        p[1] = p[1] * load(kept_ + (key_ + 1) * kBlocking.rows + j * kLanes);
-      }
-      // Units take the place of the scores: unit u is row u, never above the scores still to be read.
-      Product::store_weights(scores_ + key_ / 2 * kBlocking.rows + j * kLanes, p);
-    }
-  }
-
-  float scale_;
-  float* sum_;
-  const float* subtrahend_;
-  float* scores_ = nullptr;
-  const float* kept_ = nullptr;
-  int64_t key_ = 0, keys_ = 0, position_ = 0, increment_ = 0;
+// One of the blocks of rows under way.
+struct RowBlock {
+  Rows rows;
+  PackedPair packed;
+  RowBuffers at;
+  Subtrahend subtrahend;
+  KeyBlock next;  // of keys, if there is `more`
+  bool more, any, started;
 };
 
-// Beside the product that makes scores: weights of another block, and the maxima of these scores, of each block of
-// tiles when the next one is done, so that it has been written by then.
-template <class Weights>
-class DuringScores {
- public:
-  DuringScores(Weights& weights, float* top) : weights_(weights), top_(top) {
-    for (int64_t i = 0; i < kBlocking.rows; i += kLanes) store(top + i, broadcast(-kInfinity));
-  }
-  void after_step() { weights_.step(); }
-  void after_block(const float* result, int64_t v) {
-    take_maxima();
-    block_ = result;
-    vector_ = v;
-  }
-  void take_maxima() {
-    if (block_ == nullptr) return;
-    F top[2] = {load(top_ + vector_ * kLanes), load(top_ + (vector_ + 1) * kLanes)};
-    for (int64_t n = 0; n < 2 * kSquare; ++n) {
-      top[0] = larger(load(block_ + n * kBlocking.rows), top[0]);
-      top[1] = larger(load(block_ + n * kBlocking.rows + kLanes), top[1]);
-    }
-    store(top_ + vector_ * kLanes, top[0]);
-    store(top_ + (vector_ + 1) * kLanes, top[1]);
-    block_ = nullptr;
-  }
-
- private:
-  Weights& weights_;
-  float* top_;
-  const float* block_ = nullptr;
-  int64_t vector_ = 0;
+// A block of keys of a block of rows: what the two products are cut into.
+struct KeyTurn {
+  RowBlock* block = nullptr;
+  KeyBlock keys{};
+  float* weights = nullptr;
+  int64_t done = 0;  // tiles of the output, once all weights are there
 };
 
-template <class Weights>
-struct DuringValues {
-  Weights& weights;
-  void after_step() { weights.step(); }
-  void after_block(const float* /*result*/, int64_t /*v*/) {}
-};
-
-inline void take_maxima(const float* scores, int64_t keys, float* top) {
-  for (int j = 0; j < kGroup; ++j) {
-    F most = broadcast(-kInfinity);
-    for (int64_t n = 0; n < keys; ++n) most = larger(load(scores + n * kBlocking.rows + j * kLanes), most);
-    store(top + j * kLanes, most);
-  }
-}
-
-// The maxima `top` of a new block join the state.
-inline void raise_maximum(const float* top, float scale, const SoftmaxState& state, float* subtrahend) {
-  for (int64_t i = 0; i < kBlocking.rows; i += kLanes) {
-    const F before = load(state.maximum + i), high = larger(load(top + i), before);
-    const F now = select((high - before) * broadcast(scale) > broadcast(kMaximumSlack), high, before);
-    store(state.maximum + i, now);
-    const F taken = select(now == broadcast(-kInfinity), zero(), now);  // no key yet: -inf - -inf would be NaN
-    store(subtrahend + i, taken);
-    const F factor = exp2<6>((before - taken) * broadcast(scale));
-    store(state.factor + i, factor);
-    store(state.sum + i, load(state.sum + i) * factor);
-  }
-}
-
-// Do masks and the like leave the scores of this block alone?
-inline bool keeps_scores(const Job& job, const Rows& rows, const KeyBlock& block) {
+// Do masks and the like leave these scores alone?
+inline bool keeps_scores(const Job& job, const Rows& rows, const KeyBlock& keys) {
   const Problem& p = job.p;
-  return !job.scale.adjusts && !given(p.key_padding) && !given(p.dense_mask) && rows.all.first <= block.first &&
-         block.first + block.keys() <= rows.all.last;
+  return !job.scale.adjusts && !given(p.key_padding) && !given(p.dense_mask) && rows.all.first <= keys.first &&
+         keys.first + keys.keys() <= rows.all.last;
 }
+
+template <class Tiles>
+class TiledLoop {
+ public:
+  TiledLoop(const Job& job, RowBlock* blocks, int64_t count, char* scratch)
+      : job_(job), blocks_(blocks), count_(count), weights_(job.scale.base2) {
+    squares_ = reinterpret_cast<float*>(scratch + job.layout.scores);
+    weight_blocks_ = squares_ + 2 * kSquareKeys * kBlocking.rows;
+    extra_ = reinterpret_cast<float*>(scratch + job.layout.extra);
+  }
+
+  // Attends to all keys of all blocks.
+  void run() {
+    if (!take_turn(current_)) return;
+    int64_t key = current_.keys.first;
+    Nothing nothing;
+    multiply_keys(current_, key, nothing);
+    settle(key);
+    for (;;) {
+      const KeyBlock square = square_at(current_, key);
+      const bool drops = job_.p.dropout_p > 0;
+      if (drops) draw_dropout(job_.p, current_.block->rows, square, extra_);
+      const float* scores = square_scores();
+      const bool same = key + kSquareKeys < current_.keys.last;
+      KeyTurn next;
+      if (same) {
+        key += kSquareKeys;
+      } else if (take_turn(next)) {
+        key = next.keys.first;
+      }
+      const bool more = same || next.block != nullptr;
+      // The output of the turn before is spread over the squares of this one.
+      const int64_t squares = ceil_div(current_.keys.last - square.first, kSquareKeys);
+      const int64_t tiles = round_up(ceil_div(tiles_left(), squares), 2);
+      const int64_t steps = (more ? job_.layout.units / kSquare : 0) + ceil_div(tiles, 2) * steps_of_values();
+      weights_.begin(scores, drops ? extra_ : nullptr, current_.block->subtrahend, current_.block->at.state.sum,
+                     current_.weights + (square.first - current_.keys.first) / 2 * kBlocking.rows, steps);
+      ++square_;
+      if (more) multiply_keys(same ? current_ : next, key, weights_);
+      multiply_values(tiles, weights_);
+      weights_.finish();
+      if (!same) {
+        previous_ = current_;
+        current_ = next;
+        if (!more) break;
+      }
+      settle(key);
+    }
+    multiply_values(tiles_left(), nothing);
+  }
+
+ private:
+  // The next block of keys, of the next block of rows that has one.
+  bool take_turn(KeyTurn& turn) {
+    for (int64_t i = 0; i < count_; ++i) {
+      RowBlock& block = blocks_[turn_];
+      turn_ = turn_ + 1 == count_ ? 0 : turn_ + 1;
+      if (!block.more) continue;
+      ++turns_;
+      turn = {&block, block.next, weight_blocks_ + turns_ % 2 * (kBlocking.key_block / 2 * kBlocking.rows), 0};
+      block.more = find_keys(job_.p, block.rows, turn.keys.last, block.next);
+      return true;
+    }
+    return false;
+  }
+
+  static KeyBlock square_at(const KeyTurn& turn, int64_t key) {
+    return {key, min_of(key + kSquareKeys, turn.keys.last)};
+  }
+  float* square_scores() const { return squares_ + square_ % 2 * (kSquareKeys * kBlocking.rows); }
+
+  template <class Meanwhile>
+  void multiply_keys(const KeyTurn& turn, int64_t key, Meanwhile& meanwhile) {
+    const int64_t units = job_.layout.units;
+    multiply_block<Tiles, Start::kZero, 2>(turn.block->packed.keys + key * units, units * kSquare,
+                                           turn.block->at.queries, units, square_scores(), meanwhile);
+  }
+
+  // Scores become final, and what came before is made relative to their maxima.
+  void settle(int64_t key) {
+    RowBlock& block = *current_.block;
+    const KeyBlock square = square_at(current_, key);
+    if (!keeps_scores(job_, block.rows, square)) adjust_scores(job_, block.rows, square, extra_, square_scores());
+    const SoftmaxState& state = block.at.state;
+    if (!raise_maximum(square_scores(), job_.scale.base2, state)) return;
+    block.subtrahend.set(state.maximum, job_.scale.base2);
+    rescale_weights(state.factor, (key - current_.keys.first) / 2, current_.weights);
+    if (previous_.block == &block) {
+      Nothing nothing;
+      multiply_values(tiles_left(), nothing);
+    }
+    if (block.started) rescale(state.factor, job_.layout.value_tiles * kSquare, block.at.accumulator);
+  }
+
+  int64_t tiles_left() const { return previous_.block == nullptr ? 0 : job_.layout.value_tiles - previous_.done; }
+  int64_t steps_of_values() const { return previous_.block == nullptr ? 0 : previous_.keys.keys() / (2 * kSquare); }
+
+  // The next `tiles` rows of tiles of the output of the turn before.
+  template <class Meanwhile>
+  void multiply_values(int64_t tiles, Meanwhile& meanwhile) {
+    if (tiles_left() == 0) return;
+    RowBlock& block = *previous_.block;
+    if (block.started) {
+      multiply_values<Start::kAdd>(block, tiles, meanwhile);
+    } else {
+      multiply_values<Start::kZero>(block, tiles, meanwhile);
+    }
+    block.started = block.started || tiles_left() == 0;
+  }
+  template <Start kStart, class Meanwhile>
+  void multiply_values(const RowBlock& block, int64_t tiles, Meanwhile& meanwhile) {
+    const int64_t stride = block.packed.value_stride, units = previous_.keys.keys() / 2;
+    for (const int64_t end = min_of(previous_.done + tiles, job_.layout.value_tiles); previous_.done < end;) {
+      const float* values = block.packed.values + previous_.keys.first / 2 * kSquare + previous_.done * stride;
+      float* result = block.at.accumulator + previous_.done * (kSquare * kBlocking.rows);
+      if (end - previous_.done >= 2) {
+        multiply_block<Tiles, kStart, 2>(values, stride, previous_.weights, units, result, meanwhile);
+      } else {
+        multiply_block<Tiles, kStart, 1>(values, stride, previous_.weights, units, result, meanwhile);
+      }
+      previous_.done += min_of(end - previous_.done, 2);
+    }
+  }
+
+  const Job& job_;
+  RowBlock* blocks_;
+  int64_t count_, turn_ = 0, turns_ = 0, square_ = 0;
+  float *squares_, *weight_blocks_, *extra_;
+  WeightsInSlices<Bf16Product> weights_;
+  KeyTurn previous_, current_;
+};
 
 // What flash_fwd-inl.h asks for.
 template <class T>
 struct TiledProduct : Bf16Product {
   using Tiles = T;
-  using Weights = WeightsInSlices<Bf16Product>;
 
   static void pack_keys(const char* const (&rows)[kBlocking.key_step], int64_t bytes, int64_t units, float* to) {
     pack_key_squares(rows, bytes, units, to);
@@ -150,84 +184,35 @@ struct TiledProduct : Bf16Product {
     pack_value_squares(rows, bytes, tiles, stride, to);
   }
 
-  template <Start kStart>
-  static void multiply(const float* tiles, int64_t tile_stride, int64_t num_tiles, const float* lanes, int64_t units,
-                       int64_t vectors, const float* factor, float* result) {
-    Nothing nothing;
-    if constexpr (kStart == Start::kFactor) rescale(factor, num_tiles * kSquare, vectors, result);
-    multiply_in_tiles<T, kStart>(tiles, tile_stride, num_tiles, lanes, units, vectors, result, nothing);
-  }
-
-  static bool attend_keys(const Job& job, const Rows& rows, const Rows* next, const PackedPair& packed,
-                          const Buffers& at) {
-    if (rows.vectors != kGroup) return attnmux::attend_keys<TiledProduct>(job, rows, next, packed, at);
-    FetchOutput{job.p, rows}(1, 1);
-    FetchQueries{job.p, next}(1, 1);
-    return attend_keys_overlapped(job, rows, packed, at);
-  }
-
-  static bool attend_keys_overlapped(const Job& job, const Rows& rows, const PackedPair& packed, const Buffers& at) {
-    const Problem& p = job.p;
-    const Layout& layout = job.layout;
-    alignas(64) float top[kBlocking.rows], subtrahend[kBlocking.rows];
-    Weights weights(job.scale.base2, at.state, subtrahend);
-    const auto scores_of = [&](int64_t i) { return at.scores + i % kBlocking.score_blocks * kScores; };
-
-    const auto multiply_keys = [&](const KeyBlock& block, int64_t i) {
-      DuringScores<Weights> meanwhile(weights, top);
-      multiply_in_tiles<T, Start::kZero>(packed.keys + block.first * layout.units, layout.units * kSquare,
-                                         block.keys() / kSquare, at.queries, layout.units, kGroup, scores_of(i),
-                                         meanwhile);
-      meanwhile.take_maxima();
-    };
-    const auto multiply_values = [&](const KeyBlock& block, int64_t i) {
-      DuringValues<Weights> meanwhile{weights};
-      const float* values = packed.values + block.first / 2 * kSquare;
-      if (i == 0) {
-        multiply_in_tiles<T, Start::kZero>(values, packed.value_stride, layout.value_tiles, scores_of(i),
-                                           block.keys() / 2, kGroup, at.accumulator, meanwhile);
-      } else {
-        multiply_in_tiles<T, Start::kAdd>(values, packed.value_stride, layout.value_tiles, scores_of(i),
-                                          block.keys() / 2, kGroup, at.accumulator, meanwhile);
+  static void attend_items(Job& job, char* scratch) {
+    RowBlock blocks[kBlocking.row_blocks];
+    T::configure();
+    for (int64_t item; (item = take_item(job.next, job.together)) < job.end;) {
+      const int64_t count = min_of(job.together, job.end - item);
+      for (int64_t i = 0; i < count; ++i) find_item(job, item + i, blocks[i].rows);
+      for (int64_t i = 0; i < count; ++i)
+        begin_block(job, blocks[i], i + 1 < count ? &blocks[i + 1].rows : nullptr, scratch + i * job.layout.row_block);
+      TiledLoop<T>(job, blocks, count, scratch).run();
+      for (int64_t i = 0; i < count; ++i) {
+        if (i == 0) FetchOutput{job.p, blocks[0].rows}(1, 1);
+        if (i + 1 < count) FetchOutput{job.p, blocks[i + 1].rows}(1, 1);
+        finish_rows(job, blocks[i].rows, blocks[i].any, blocks[i].at);
       }
-    };
-    // Scores become final, and their maxima known.
-    const auto settle = [&](const KeyBlock& block, int64_t i) {
-      if (!keeps_scores(job, rows, block)) {
-        adjust_scores(job, rows, block, at.extra, scores_of(i));
-        take_maxima(scores_of(i), block.keys(), top);
-      }
-      raise_maximum(top, job.scale.base2, at.state, subtrahend);
-    };
-
-    KeyBlock previous{}, current{}, next{};
-    if (!find_keys(p, rows, first_key(rows), current)) return false;
-    multiply_keys(current, 0);
-    settle(current, 0);
-    for (int64_t i = 0;; ++i) {
-      const bool more = find_keys(p, rows, current.last, next);
-      const bool drops = p.dropout_p > 0;
-      if (drops) draw_dropout(p, rows, current, at.extra);
-      const int64_t steps = (more ? count_steps(next.keys() / kSquare, layout.units, kGroup) : 0) +
-                            (i > 0 ? count_steps(layout.value_tiles, previous.keys() / 2, kGroup) : 0);
-      weights.begin(scores_of(i), drops ? at.extra : nullptr, current.keys(), steps);
-      if (more) multiply_keys(next, i + 1);
-      if (i > 0) multiply_values(previous, i - 1);
-      weights.finish();
-      // The output so far is older than the maxima of this block.
-      if (i > 0) rescale(at.state.factor, layout.value_tiles * kSquare, kGroup, at.accumulator);
-      previous = current;
-      if (!more) {
-        multiply_values(previous, i);
-        return true;
-      }
-      settle(next, i + 1);
-      current = next;
     }
+    T::release();
   }
 
  private:
-  static constexpr int64_t kScores = kBlocking.key_block * kBlocking.rows;  // numbers in a block
+  static void begin_block(const Job& job, RowBlock& block, const Rows* next, char* memory) {
+    const Rows& rows = block.rows;
+    FetchQueries{job.p, next}(1, 1);
+    block.packed = packed_pair(job, rows.batch, rows.kv_head, rows.sequence);
+    block.at = find_row_buffers(job.layout, memory);
+    begin_rows<Source::kPairs>(job, rows, block.at);
+    block.subtrahend.set(block.at.state.maximum, job.scale.base2);
+    block.any = block.more = find_keys(job.p, rows, first_key(rows), block.next);
+    block.started = false;
+  }
 };
 
 }  // namespace

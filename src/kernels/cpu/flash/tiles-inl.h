@@ -69,48 +69,31 @@ inline void pack_value_squares(const char* const (&rows)[2 * kSquare], int64_t b
 
 // ---- Multiplying ----------------------------------------------------------------------------------------------------
 
-// result = factor · result, where a factor of the row is not 1: seldom so after the first blocks of keys.
-inline void rescale(const float* factor, int64_t count, int64_t vectors, float* result) {
-  for (int64_t v = 0; v < vectors; ++v) {
-    const F scale = load(factor + v * kLanes);
-    if (_mm512_cmp_ps_mask(scale, broadcast(1.0f), _CMP_NEQ_UQ) == 0) continue;
-    float* at = result + v * kLanes;
-    for (int64_t i = 0; i < count; ++i) store(at + i * kBlocking.rows, scale * load(at + i * kBlocking.rows));
-  }
-}
-
-// What to do between the multiplies of whole blocks of two by two tiles.
+// What to do between the multiplies.
 struct Nothing {
-  void after_step() {}                                         // 16 units were multiplied
-  void after_block(const float* /*result*/, int64_t /*v*/) {}  // and a block of the result is being stored
+  void step() {}  // another 16 units were multiplied
 };
 
-// How often multiply_in_tiles() calls after_step().
-inline int64_t count_steps(int64_t num_left, int64_t units, int64_t vectors) {
-  return num_left / 2 * (vectors / 2) * (units / kSquare);
-}
-
-// A block of the result: kLeft tiles on top of each other, `left_stride` floats apart, times kRight beside each other.
-// Tiles 0 to 3 are sums, 4 and 5 are left, 6 and 7 are right factors. A factor is loaded as soon as its last use is
-// under way, one or two multiplies ahead of the next.
-template <class Tiles, Start kStart, int kLeft, int kRight, class Meanwhile>
+// A block of the result: kLeft tiles on top of each other, `left_stride` floats apart, times the two beside each other
+// that a row of kBlocking.rows has. Tiles 0 to 3 are sums, 4 and 5 are left, 6 and 7 are right factors. A factor is
+// loaded as soon as its last use is under way, one or two multiplies ahead of the next.
+template <class Tiles, Start kStart, int kLeft, class Meanwhile>
 inline void multiply_block(const float* left, int64_t left_stride, const float* right, int64_t units, float* result,
                            Meanwhile& meanwhile) {
   constexpr int64_t kRow = kBlocking.rows;
+  static_assert(kRow == 2 * kSquare);
   const auto sums = [&](auto&& each) {
     each.template operator()<0>(result);
-    if constexpr (kRight == 2) each.template operator()<1>(result + kSquare);
+    each.template operator()<1>(result + kSquare);
     if constexpr (kLeft == 2) each.template operator()<2>(result + kSquare * kRow);
-    if constexpr (kLeft == 2 && kRight == 2) each.template operator()<3>(result + kSquare * kRow + kSquare);
+    if constexpr (kLeft == 2) each.template operator()<3>(result + kSquare * kRow + kSquare);
   };
   const auto load_left = [&]<int i>(int64_t u) {
     if constexpr (i < kLeft) Tiles::template load<4 + i>(left + i * left_stride + u * kSquare, kSquare);
   };
-  const auto load_right = [&]<int j>(int64_t u) {
-    if constexpr (j < kRight) Tiles::template load<6 + j>(right + u * kRow + j * kSquare, kRow);
-  };
+  const auto load_right = [&]<int j>(int64_t u) { Tiles::template load<6 + j>(right + u * kRow + j * kSquare, kRow); };
   const auto multiply = [&]<int i, int j>() {
-    if constexpr (i < kLeft && j < kRight) Tiles::template multiply_pairs<2 * i + j, 4 + i, 6 + j>();
+    if constexpr (i < kLeft) Tiles::template multiply_pairs<2 * i + j, 4 + i, 6 + j>();
   };
 
   load_left.template operator()<0>(0);
@@ -133,47 +116,14 @@ inline void multiply_block(const float* left, int64_t left_stride, const float* 
     multiply.template operator()<1, 1>();
     load_right.template operator()<1>(u);
     load_left.template operator()<1>(u);
-    meanwhile.after_step();
+    meanwhile.step();
   }
   multiply.template operator()<0, 0>();
   multiply.template operator()<0, 1>();
   multiply.template operator()<1, 0>();
   multiply.template operator()<1, 1>();
-  meanwhile.after_step();
+  meanwhile.step();
   sums([]<int t>(float* at) { Tiles::template store<t>(at, kRow); });
-}
-
-// The same contract as multiply(), but for the factor. Right factors take turns on a pair of left ones while it is in
-// the first-level cache.
-template <class Tiles, Start kStart, class Meanwhile>
-void multiply_in_tiles(const float* left, int64_t left_stride, int64_t num_left, const float* right, int64_t units,
-                       int64_t vectors, float* result, Meanwhile& meanwhile) {
-  const auto block = [&]<int kLeft, int kRight>(int64_t t, int64_t v) {
-    float* to = result + t * kSquare * kBlocking.rows + v * kSquare;
-    if constexpr (kLeft == 2 && kRight == 2) {
-      multiply_block<Tiles, kStart, 2, 2>(left + t * left_stride, left_stride, right + v * kSquare, units, to,
-                                          meanwhile);
-      meanwhile.after_block(to, v);
-    } else {
-      Nothing nothing;
-      multiply_block<Tiles, kStart, kLeft, kRight>(left + t * left_stride, left_stride, right + v * kSquare, units, to,
-                                                   nothing);
-    }
-  };
-  for (int64_t t = 0; t < num_left; t += 2) {
-    for (int64_t v = 0; v < vectors; v += 2) {
-      const bool two_left = t + 1 < num_left, two_right = v + 1 < vectors;
-      if (two_left && two_right) {
-        block.template operator()<2, 2>(t, v);
-      } else if (two_left) {
-        block.template operator()<2, 1>(t, v);
-      } else if (two_right) {
-        block.template operator()<1, 2>(t, v);
-      } else {
-        block.template operator()<1, 1>(t, v);
-      }
-    }
-  }
 }
 
 }  // namespace
