@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/cuda/flash/sm80_split.h"
+#include "kernels/cuda/flash/sm80_tuning.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
@@ -76,7 +77,7 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   constexpr int32_t kStaticBytes = 1024;  // what the kernels have beside it, and its alignment
   call.shared_limit = cuda_machine().device[p->device_id].shared_bytes - kStaticBytes;
   call.aligned_in = rows_aligned(p->q, 16) && rows_aligned(p->k, 16) && rows_aligned(p->v, 16);
-  call.aligned_out = rows_aligned(p->out, 4);
+  call.aligned_out = rows_aligned(p->out, 16) ? 16 : rows_aligned(p->out, 4) ? 4 : 0;
   const bool ordinary_scale = call.scale_log2 > 0 && std::isfinite(call.scale_log2);
   call.lazy = flash_is_lazy(max_of(p->head_dim, p->head_dim_v)) ? 1 : 0;
   call.natural = (p->features & (ATTNMUX_BIAS | ATTNMUX_SOFTCAP)) != 0 || !ordinary_scale ? 1 : 0;
@@ -85,6 +86,8 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
       ordinary_scale) {
     if ((p->features & (ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_BIAS)) == 0) {
       features = FlashFeatures::kPositions;
+    } else if (!given(p->bias) && (!given(p->dense_mask) || p->dense_mask.strides[2] == 0)) {
+      features = FlashFeatures::kKeys;
     } else if (copied_in_pieces(p->dense_mask, 1) && copied_in_pieces(p->bias, p->bias.dtype == ATTNMUX_FP32 ? 4 : 2)) {
       features = FlashFeatures::kMasks;
     }

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/flash/sm80.h"
+#include "kernels/cuda/flash/sm80_tuning.h"
 #include "kernels/cuda/ptx/cp_async.cuh"
 #include "kernels/kernel.h"
 
@@ -15,19 +16,17 @@ namespace {
 
 template <int kDim, FlashFeatures kFeatures>
 struct FlashTile {
-  static constexpr bool kGeneral = kFeatures == FlashFeatures::kAll, kMasks = kFeatures == FlashFeatures::kMasks;
+  static constexpr bool kGeneral = kFeatures == FlashFeatures::kAll, kMasks = kFeatures == FlashFeatures::kMasks,
+                        kKeys = kFeatures == FlashFeatures::kKeys;
+  static constexpr FlashTuning kTuning = flash_tuning(kDim, kFeatures);
   static constexpr int kWarps = 4, kThreads = kWarps * 32;
   // Registers of a thread: kM·kDim/128 for the output, kM·kN/128 for scores. The general instance needs some for masks.
-  static constexpr int kM = kGeneral || kDim > 128 ? 64 : 128;
+  static constexpr int kM = kTuning.rows;
   static constexpr int kN = 64;  // of every instance: a row sums in one order, whatever the call asks for
   static constexpr int kRowTiles = kM / (16 * kWarps);  // of 16 rows, per warp
-  // Two buffers for K and V, where two blocks then still share a multiprocessor of Hopper: the copies of a tile have
-  // the length of the one before, and the warps meet once per tile instead of twice.
-  static constexpr int kStages = kFeatures != FlashFeatures::kPositions || kDim > 128 ? 1 : 2;
-  // Whether outputs are rescaled only when a maximum has fallen far behind (softmax_scaled). On an H200 against
-  // PyTorch's flash, bf16, one run: D128, 16384 keys, 1.019 lazily and 0.964 always; D40 1.209 and 1.243; D80 1.095 and
-  // 1.174; D96 1.017 and 1.086; D256 0.999 and 1.035.
-  static constexpr bool kLazy = flash_is_lazy(kDim);
+  static constexpr int kStages = kTuning.stages;
+  static constexpr bool kLazy = flash_is_lazy(kDim), kSideBySide = kTuning.side_by_side && kRowTiles > 1,
+                        kStagedOut = kTuning.staged_out;
   static constexpr int kPages = (kDim + 63) / 64;
   static constexpr uint32_t kQBytes = kM * kPages * 128, kKvBytes = kN * kPages * 128;
   static constexpr uint32_t kStageBytes = 2 * kKvBytes;
