@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/flash/sm80_split.h"
 #include "kernels/cuda/flash/sm80_tuning.h"
+#include "kernels/cuda/flash/sm80_wide.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
@@ -13,7 +14,7 @@ namespace attnmux {
 namespace {
 
 constexpr int32_t kCapability = 80;
-constexpr int64_t kMaxHeadDim = 256;
+constexpr int64_t kMaxHeadDim = kWideTo;
 
 int32_t available(Reason* reason) { return cuda_available(kCapability, reason); }
 
@@ -57,7 +58,10 @@ int64_t split_slots_of(const Problem& p) {
   return split_slots(max_of(p.head_dim, p.head_dim_v), device.multiprocessors, device.shared_bytes);
 }
 
+bool is_wide(const Problem& p) { return max_of(p.head_dim, p.head_dim_v) > kWideFrom; }
+
 size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
+  if (is_wide(*p)) return 0;  // never cut
   return split_workspace_bytes(*p, split_slots_of(*p));
 }
 
@@ -92,8 +96,14 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
       features = FlashFeatures::kMasks;
     }
   }
-  const int64_t slots = split_slots_of(*p);
   const bool positions_only = features == FlashFeatures::kPositions;
+  if (is_wide(*p)) {
+    const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_wide_bf16 : launch_flash_wide_fp16;
+    const auto code = static_cast<cudaError_t>(launch(call, positions_only, context->stream));
+    ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm80");
+    return ATTNMUX_OK;
+  }
+  const int64_t slots = split_slots_of(*p);
   const FlashSplit split = can_split(*p, positions_only)
                                ? flash_split(*p, cuda_machine().device[p->device_id].multiprocessors, slots)
                                : FlashSplit{};

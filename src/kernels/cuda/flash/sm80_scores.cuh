@@ -37,9 +37,10 @@ __device__ inline float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 2));
 }
 
-// The online softmax of a row tile in steps, so that those of several row tiles, or of warps that share rows, can run side
-// by side: maxima of the tile, whether they are taken (takes_maximum), the factors of what was summed so far (renew), and
-// probabilities. `factor` makes base-2 exponents of scores: scale·log2(e) of products, log2(e) of finished scores.
+// The online softmax of a row tile in steps, so that those of several row tiles, or of warps that share rows, can run
+// side by side: maxima of the tile, whether they are taken (takes_maximum), the factors of what was summed so far
+// (renew), and probabilities. `factor` makes base-2 exponents of scores: scale·log2(e) of products, log2(e) of finished
+// scores.
 //
 // fmaxf ignores NaN; a NaN score makes its probability NaN, and with it sum and output.
 template <int kTiles>

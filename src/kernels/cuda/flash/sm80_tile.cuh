@@ -75,24 +75,29 @@ __device__ inline LaneAddress<kRows> right_factor_transposed(uint32_t tile, int 
 }
 
 // Copies rows [first, first + kRows) of a head into a tile; rows outside of [begin, end), rows that `padding` hides and
-// columns from `dim` to the next multiple of 16 become zero and are not read.
-template <typename T, int kDim, int kRows, int kThreads, bool kGeneral>
+// columns from `dim` on become zero and are not read: kAnyDim, to the next multiple of 16, else to kDim.
+template <typename T, int kDim, int kRows, int kThreads, bool kAnyDim, bool kAnyAlignment = kAnyDim,
+          int kUnroll = kRows>
 __device__ inline void load_tile(uint32_t tile, const T* head, int64_t stride, int first, int begin, int end, int dim,
                                  bool aligned, const uint8_t* padding, int64_t padding_stride) {
-  constexpr int kPieces = kDim <= 32 ? 4 : kDim <= 64 ? 8 : kDim <= 128 ? 16 : 32;  // and some threads idle
+  constexpr int kPieces = kDim <= 32    ? 4
+                          : kDim <= 64  ? 8
+                          : kDim <= 128 ? 16
+                          : kDim <= 256 ? 32
+                                        : 64;  // and some threads idle
   constexpr int kStep = kThreads / kPieces;
   const int piece = static_cast<int>(threadIdx.x) % kPieces;
   const int row0 = static_cast<int>(threadIdx.x) / kPieces;
-  if (kGeneral ? piece * 8 >= (dim + 15) / 16 * 16 : piece * 8 >= kDim) return;
+  if (kAnyDim ? piece * 8 >= (dim + 15) / 16 * 16 : piece * 8 >= kDim) return;
   const bool column = piece * 8 < dim;
   const T* from = head + (first + row0) * stride + piece * 8;
-#pragma unroll
+#pragma unroll kUnroll
   for (int i = 0; i < kRows / kStep; ++i) {
     const int row = row0 + i * kStep, at = first + row;
     bool read = column && at >= begin && at < end;
     if (padding != nullptr && read) read = padding[at * padding_stride] != 0;
     const uint32_t to = piece_address<kRows>(tile, row, piece);
-    if (!kGeneral || aligned) {
+    if (!kAnyAlignment || aligned) {
       ptx::cp_async_16(to, read ? from : head, read ? 16 : 0);
     } else {
       uint32_t word[4] = {};
