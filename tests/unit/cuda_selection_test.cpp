@@ -53,7 +53,7 @@ class CudaSelection : public ::testing::Test {
 
 TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
   for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
-    for (const int64_t dim : {8, 40, 64, 80, 128, 160, 256}) {
+    for (const int64_t dim : {8, 40, 64, 80, 128, 160, 256, 384, 512}) {
       EXPECT_EQ(planned(dtype, dim), "cuda_flash_sm80");
       EXPECT_EQ(planned(dtype, dim, "flash"), "cuda_flash_sm80");
       EXPECT_EQ(planned(dtype, dim, "_native_math"), "cuda_math");
@@ -68,7 +68,7 @@ TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
 
 TEST_F(CudaSelection, ARefusalNamesWhatItIsAndWhatRuns) {
   const std::string dim = planned(Dtype::kBf16, 20, "flash");
-  expect_says(dim, "cuda_flash_sm80 head_dim is 20; it takes multiples of 8 up to 256");
+  expect_says(dim, "cuda_flash_sm80 head_dim is 20; it takes multiples of 8 up to 512");
   expect_says(dim, "\"_native_efficient\"");
   const std::string dtype = planned(Dtype::kFp32, 64, "flash");
   expect_says(dtype, "does not take fp32; it takes fp16, bf16");

@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "kernels/cuda/flash/sm80_split.h"
+#include "kernels/cuda/flash/sm80_tuning.h"
+#include "kernels/cuda/flash/sm80_wide.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
@@ -12,7 +14,7 @@ namespace attnmux {
 namespace {
 
 constexpr int32_t kCapability = 80;
-constexpr int64_t kMaxHeadDim = 256;
+constexpr int64_t kMaxHeadDim = kWideTo;
 
 int32_t available(Reason* reason) { return cuda_available(kCapability, reason); }
 
@@ -56,7 +58,10 @@ int64_t split_slots_of(const Problem& p) {
   return split_slots(max_of(p.head_dim, p.head_dim_v), device.multiprocessors, device.shared_bytes);
 }
 
+bool is_wide(const Problem& p) { return max_of(p.head_dim, p.head_dim_v) > kWideFrom; }
+
 size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
+  if (is_wide(*p)) return 0;  // never cut
   return split_workspace_bytes(*p, split_slots_of(*p));
 }
 
@@ -76,7 +81,7 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   constexpr int32_t kStaticBytes = 1024;  // what the kernels have beside it, and its alignment
   call.shared_limit = cuda_machine().device[p->device_id].shared_bytes - kStaticBytes;
   call.aligned_in = rows_aligned(p->q, 16) && rows_aligned(p->k, 16) && rows_aligned(p->v, 16);
-  call.aligned_out = rows_aligned(p->out, 4);
+  call.aligned_out = rows_aligned(p->out, 16) ? 16 : rows_aligned(p->out, 4) ? 4 : 0;
   const bool ordinary_scale = call.scale_log2 > 0 && std::isfinite(call.scale_log2);
   call.lazy = flash_is_lazy(max_of(p->head_dim, p->head_dim_v)) ? 1 : 0;
   call.natural = (p->features & (ATTNMUX_BIAS | ATTNMUX_SOFTCAP)) != 0 || !ordinary_scale ? 1 : 0;
@@ -85,12 +90,20 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
       ordinary_scale) {
     if ((p->features & (ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_BIAS)) == 0) {
       features = FlashFeatures::kPositions;
+    } else if (!given(p->bias) && (!given(p->dense_mask) || p->dense_mask.strides[2] == 0)) {
+      features = FlashFeatures::kKeys;
     } else if (copied_in_pieces(p->dense_mask, 1) && copied_in_pieces(p->bias, p->bias.dtype == ATTNMUX_FP32 ? 4 : 2)) {
       features = FlashFeatures::kMasks;
     }
   }
-  const int64_t slots = split_slots_of(*p);
   const bool positions_only = features == FlashFeatures::kPositions;
+  if (is_wide(*p)) {
+    const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_wide_bf16 : launch_flash_wide_fp16;
+    const auto code = static_cast<cudaError_t>(launch(call, positions_only, context->stream));
+    ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm80");
+    return ATTNMUX_OK;
+  }
+  const int64_t slots = split_slots_of(*p);
   const FlashSplit split = can_split(*p, positions_only)
                                ? flash_split(*p, cuda_machine().device[p->device_id].multiprocessors, slots)
                                : FlashSplit{};

@@ -11,13 +11,11 @@ extern const Kernel kCudaFlashSm80;
 /// Queries and keys of a sequence are counted in 32 bits inside the kernel.
 inline constexpr int64_t kFlashMaxLength = int64_t{1} << 30;
 
-/// Whether outputs are rescaled only when a maximum has fallen far behind (softmax_scaled).
-constexpr bool flash_is_lazy(int64_t head_dim) { return head_dim > 96 && head_dim <= 160; }
-
 /// What an instance of the kernel can do.
 enum class FlashFeatures {
   kPositions,  // causal, window and lengths; aligned rows, a scale above 0
-  kMasks,      // and key padding, a dense mask and a bias, the two latter with aligned rows
+  kKeys,       // and key padding, and a dense mask that is the same for every query
+  kMasks,      // and any dense mask, and a bias, both with aligned rows
   kAll,        // everything, with any alignment
 };
 
@@ -27,12 +25,12 @@ struct FlashSm80Call {
   int64_t q_tiles;     // per head
   float scale_log2;    // scale·log2(e)
   float kept;          // 1 / (1 - dropout_p)
-  int32_t lazy;        // flash_is_lazy of the head_dim
+  int32_t lazy;        // flash_is_lazy of the head_dim (sm80_tuning.h)
   int32_t natural;     // scores are finished before softmax (bias, softcap, unusual scales); 0: softmax scales products
   uint32_t threshold;  // of dropout; 0: off
   int32_t shared_limit;  // bytes that a block can have on the problem's device, as its dynamic shared memory
   int32_t aligned_in;    // q, k and v can be read 16 bytes at a time
-  int32_t aligned_out;   // out can be written 4 bytes at a time
+  int32_t aligned_out;   // bytes that out can be written at a time: 16, 4, or 0 for one element
 };
 
 /// Launches an instance for this dtype (the files sm80_*.cu). The results are cudaError_t.

@@ -21,7 +21,7 @@ template <typename T, int kDim, FlashFeatures kFeatures>
 __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
     flash_sm80_forward(const __grid_constant__ FlashSm80Call call) {
   using Shape = FlashTile<kDim, kFeatures>;
-  constexpr bool kGeneral = Shape::kGeneral, kMasks = Shape::kMasks;
+  constexpr bool kGeneral = Shape::kGeneral, kMasks = Shape::kMasks, kKeys = Shape::kKeys;
   constexpr int kM = Shape::kM, kN = Shape::kN, kRowTiles = Shape::kRowTiles;
   constexpr int kScoreTiles = kN / 8, kOutTiles = kDim / 8;
   extern __shared__ __align__(1024) unsigned char shared[];
@@ -43,9 +43,10 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
   // What the first query keeps begins and ends first, what the last keeps, last.
   int first_key = positions.begin(first_query), end_key = positions.end(last_query);
   // The tile of head_dim may be wider than the one of the instance for positions, whose sums this one repeats.
-  const bool lazy = kGeneral || kMasks ? call.lazy != 0 : Shape::kLazy;
+  const bool lazy = kGeneral || kMasks || kKeys ? call.lazy != 0 : Shape::kLazy;
+  const bool natural = (kGeneral || kMasks) && call.natural != 0;
   bool holes = false;  // padding or a mask hides keys among those that are left
-  if constexpr (kGeneral || kMasks) {
+  if constexpr (kGeneral || kMasks || kKeys) {
     holes = trim_keys<Shape::kThreads>(p, b, head, first_key, end_key);
     if (!holes) positions.key_length = end_key;
   }
@@ -147,51 +148,68 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
 
     // Some query of the block does not keep some key of the tile.
     const bool partial = key < positions.begin(last_query) || key + kN > positions.end(first_query);
-#pragma unroll
-    for (int r = 0; r < kRowTiles; ++r) {
+    const auto finish = [&](int r) {
       const int query = lane_query + r * Shape::kWarps * 16;
       const LaneRows rows{{query, query + 8}, {head, head}};
       if constexpr (kGeneral) {
         shape_scores<kScoreTiles>(call, queries, positions.key_length, b, rows, key, lane, score[r]);
       }
       if (partial) mask_positions<kScoreTiles>(positions, rows, key, lane, score[r]);
-      float rescale[2];
+      if constexpr (kKeys) {
+        if (holes) hide_keys<kScoreTiles>(p, b, head, key, end_key, lane, score[r]);
+      }
       if constexpr (kMasks) {
         const int row = warp * 16 + r * Shape::kWarps * 16 + lane / 4;
         if (given(p.key_padding) && holes) hide_padding<kScoreTiles>(shared_padding + lane % 4 * 2, score[r]);
         if (given(p.dense_mask) && holes) {
           hide_masked<kScoreTiles>(shared_mask + row * Shape::kMaskPitch + lane % 4 * 2, Shape::kMaskPitch, score[r]);
         }
-      }
-      if constexpr (kMasks) {
-        if (call.natural != 0) {
-          const int row = warp * 16 + r * Shape::kWarps * 16 + lane / 4;
+        if (natural) {
           const bool wide = p.bias.dtype == ATTNMUX_FP32;
           const uint32_t pitch = Shape::bias_pitch(wide ? 4 : 2);
           add_bias<kScoreTiles>(shared_bias + row * pitch + lane % 4 * (wide ? 8 : 4), pitch, p.bias.dtype,
                                 static_cast<float>(p.scale), score[r]);
-          softmax_natural<kScoreTiles>(score[r], state[r], rescale);
-        } else if (!softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale)) {
-          continue;
         }
-      } else if constexpr (kGeneral) {
-        bool renewed = true;
-        if (call.natural != 0) {
-          softmax_natural<kScoreTiles>(score[r], state[r], rescale);
-        } else {
-          renewed = softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale);
-        }
-        if (call.threshold != 0) drop<kScoreTiles>(call, b, rows, key, lane, score[r]);
-        if (!renewed) continue;
-      } else if (!softmax_scaled<kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale)) {
-        continue;
       }
+    };
+    const auto rescale_out = [&](int r, const float(&rescale)[2]) {
 #pragma unroll
       for (int n = 0; n < kOutTiles; ++n) {
-        out[r][n][0] *= rescale[0];
-        out[r][n][1] *= rescale[0];
-        out[r][n][2] *= rescale[1];
-        out[r][n][3] *= rescale[1];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[r][n][i] *= rescale[i / 2];
+      }
+    };
+    if constexpr (Shape::kSideBySide) {
+      float largest[kRowTiles][2];
+      bool taken[kRowTiles];
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+        finish(r);
+        row_maxima<kScoreTiles>(score[r], largest[r]);
+        taken[r] = takes_maximum(lazy, call.scale_log2, state[r], largest[r]);
+      }
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+        if (!taken[r]) continue;
+        float rescale[2];
+        renew(call.scale_log2, largest[r], state[r], rescale);
+        rescale_out(r, rescale);
+      }
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) probabilities<false, kScoreTiles>(call.scale_log2, score[r], state[r]);
+    } else {
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+        finish(r);
+        float rescale[2];
+        const bool taken = natural ? softmax<true, kScoreTiles>(score[r], lazy, kFlashLog2E, state[r], rescale)
+                                   : softmax<false, kScoreTiles>(score[r], lazy, call.scale_log2, state[r], rescale);
+        if constexpr (kGeneral) {
+          const int query = lane_query + r * Shape::kWarps * 16;
+          const LaneRows rows{{query, query + 8}, {head, head}};
+          if (call.threshold != 0) drop<kScoreTiles>(call, b, rows, key, lane, score[r]);
+        }
+        if (taken) rescale_out(r, rescale);
       }
     }
 
@@ -205,8 +223,12 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
   item_again /= call.q_tiles;
   const int64_t head_out = item_again % p.num_heads_q;
   const Sequence place = sequence(p, item_again / p.num_heads_q);
+  T* out_head = element<T>(p.out, place.out_offset + head_out * p.out.strides[2]);
+  // Where rows can be written 16 bytes at a time they pass through the place of Q, of which a warp read its own rows.
+  const bool staged = Shape::kStagedOut && call.aligned_out == 16;
 #pragma unroll
   for (int r = 0; r < kRowTiles; ++r) {
+    const int tile_row = (r * Shape::kWarps + warp) * 16;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int query = lane_query + r * Shape::kWarps * 16 + 8 * half;
@@ -214,14 +236,16 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
       const bool empty = sum == 0;
       const float inverse = empty ? 0 : (kGeneral ? call.kept : 1.0f) / sum;
       if (query > last_query) continue;
-      T* to =
-          element<T>(p.out, place.out_offset + query * p.out.strides[1] + head_out * p.out.strides[2]) + lane % 4 * 2;
+      T* to = out_head + query * p.out.strides[1] + lane % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kOutTiles; ++n) {
         if (n * 8 >= head_dim_v) break;
         const float left = empty ? 0 : out[r][n][2 * half] * inverse,
                     right = empty ? 0 : out[r][n][2 * half + 1] * inverse;
-        if (!kGeneral || call.aligned_out != 0) {
+        if (staged) {
+          ptx::store_shared_4(piece_address<kM>(shared_q, tile_row + lane / 4 + 8 * half, n) + lane % 4 * 4,
+                              ptx::pack<T>(left, right));
+        } else if (!kGeneral || call.aligned_out != 0) {
           *reinterpret_cast<uint32_t*>(to + n * 8) = ptx::pack<T>(left, right);
         } else {
           to[n * 8] = from_real<T>(left);
@@ -230,9 +254,18 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
       }
       if (given(p.lse) && lane % 4 == 0) {
         *element<float>(p.lse, place.lse_offset + head_out * p.lse.strides[1] + query * p.lse.strides[2]) =
-            empty ? -INFINITY
-                  : state[r][half].log_sum_exp((kGeneral || kMasks) && call.natural != 0, sum, call.scale_log2);
+            empty ? -INFINITY : state[r][half].log_sum_exp(natural, sum, call.scale_log2);
       }
+    }
+    if (!staged) continue;
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kOutTiles / 2; ++i) {
+      const int row = (lane + 32 * i) / kOutTiles, piece = (lane + 32 * i) % kOutTiles;
+      const int query = first_query + tile_row + row;
+      if (query > last_query || piece * 8 >= head_dim_v) continue;
+      *reinterpret_cast<uint4*>(out_head + query * p.out.strides[1] + piece * 8) =
+          ptx::load_shared_16(piece_address<kM>(shared_q, tile_row + row, piece));
     }
   }
 }

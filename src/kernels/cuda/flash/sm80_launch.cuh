@@ -54,13 +54,18 @@ cudaError_t launch_instance(FlashSm80Call& call, cudaStream_t stream) {
 
 template <typename T>
 cudaError_t launch_flash_sm80(FlashSm80Call& call, FlashFeatures features, cudaStream_t stream) {
-  constexpr auto kPositions = FlashFeatures::kPositions, kMasks = FlashFeatures::kMasks, kAll = FlashFeatures::kAll;
+  constexpr auto kPositions = FlashFeatures::kPositions, kKeys = FlashFeatures::kKeys, kMasks = FlashFeatures::kMasks,
+                 kAll = FlashFeatures::kAll;
   const int64_t dim = max_of(call.p.head_dim, call.p.head_dim_v);
   switch (features) {
     case kAll:
       return dim <= 64    ? launch_instance<T, 64, kAll>(call, stream)
              : dim <= 128 ? launch_instance<T, 128, kAll>(call, stream)
                           : launch_instance<T, 256, kAll>(call, stream);
+    case kKeys:
+      return dim <= 64    ? launch_instance<T, 64, kKeys>(call, stream)
+             : dim <= 128 ? launch_instance<T, 128, kKeys>(call, stream)
+                          : launch_instance<T, 256, kKeys>(call, stream);
     case kMasks:
       return dim <= 64    ? launch_instance<T, 64, kMasks>(call, stream)
              : dim <= 128 ? launch_instance<T, 128, kMasks>(call, stream)

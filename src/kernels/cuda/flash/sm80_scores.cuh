@@ -17,8 +17,8 @@ namespace {
 
 constexpr float kFlashLog2E = 1.4426950408889634f, kFlashLn2 = 0.6931471805599453f;
 
-// Running maximum and this lane's part of the running sum of a row. The maximum is of unscaled products
-// (softmax_scaled), or of finished scores (softmax_natural).
+// Running maximum and this lane's part of the running sum of a row. The maximum is of unscaled products,
+// or of finished scores (`natural`).
 struct RowState {
   float maximum = -INFINITY, sum = 0;
   __device__ float log_sum_exp(bool natural, float row_sum, float scale_log2) const {
@@ -37,80 +37,83 @@ __device__ inline float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 2));
 }
 
-// fmaxf ignores NaN; a NaN score makes its probability NaN, and with it sum and output. The row of a state without any
-// attended key so far has probabilities of 2^-inf.
+// The online softmax of a row tile in steps, so that those of several row tiles, or of warps that share rows, can run
+// side by side: maxima of the tile, whether they are taken (takes_maximum), the factors of what was summed so far
+// (renew), and probabilities. `factor` makes base-2 exponents of scores: scale·log2(e) of products, log2(e) of finished
+// scores.
 //
-// The maximum only keeps exponents in range, so an older one does as well while it is not more than kStale powers of
-// two behind (Shah et al., "FlashAttention-4", 2026): probabilities then are up to 2^kStale, which sums in fp32 and
-// 16-bit floats hold with the same relative error. False if no row of the warp took a new one: nothing is to be
-// rescaled.
-constexpr float kStale = 8;
-
+// fmaxf ignores NaN; a NaN score makes its probability NaN, and with it sum and output.
 template <int kTiles>
-__device__ inline bool softmax_scaled(float (&score)[kTiles][4], bool lazy, float scale_log2, RowState (&state)[2],
-                                      float (&rescale)[2]) {
-  float largest[2];
-  bool behind = false;
+__device__ inline void row_maxima(const float (&score)[kTiles][4], float (&largest)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     largest[half] = score[0][2 * half];
 #pragma unroll
     for (int n = 0; n < kTiles; ++n)
       largest[half] = fmaxf(largest[half], fmaxf(score[n][2 * half], score[n][2 * half + 1]));
-    largest[half] = fmaxf(quad_max(largest[half]), state[half].maximum);
-    behind = behind || (largest[half] - state[half].maximum) * scale_log2 > kStale;
+    largest[half] = quad_max(largest[half]);
   }
-  const bool renew = !lazy || __any_sync(0xFFFFFFFFu, behind);
+}
+
+// The maximum only keeps exponents in range, so an older one does as well while it is not more than kStale powers of
+// two behind (Shah et al., "FlashAttention-4", 2026): probabilities then are up to 2^kStale, which sums in fp32 and
+// 16-bit floats hold with the same relative error. False if no row of the warp takes a new one: nothing is to be
+// rescaled.
+constexpr float kStale = 8;
+
+__device__ inline bool takes_maximum(bool lazy, float factor, const RowState (&state)[2], float (&largest)[2]) {
+  bool behind = false;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (renew) {
-      // The difference first: exactly 1 where the maximum stays. Of products it would be the rounding of one, which
-      // over some hundred tiles of keys adds up in the sum.
-      const float newest = largest[half] == -INFINITY ? 0 : largest[half];
-      rescale[half] = ptx::exp2_approximate((state[half].maximum - newest) * scale_log2);
-      state[half].maximum = largest[half];
-      state[half].sum *= rescale[half];
-    }
-    const float shift = state[half].maximum == -INFINITY ? 0 : state[half].maximum * scale_log2;
+    largest[half] = fmaxf(largest[half], state[half].maximum);
+    behind = behind || (largest[half] - state[half].maximum) * factor > kStale;
+  }
+  return !lazy || __any_sync(0xFFFFFFFFu, behind);
+}
+
+// The difference first: exactly 1 where the maximum stays. Of products it would be the rounding of one, which over some
+// hundred tiles of keys adds up in the sum.
+__device__ inline void renew(float factor, const float (&largest)[2], RowState (&state)[2], float (&rescale)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float newest = largest[half] == -INFINITY ? 0 : largest[half];
+    rescale[half] = ptx::exp2_approximate((state[half].maximum - newest) * factor);
+    state[half].maximum = largest[half];
+    state[half].sum *= rescale[half];
+  }
+}
+
+// Of finished scores (kNatural) the difference is taken before the base-2 scaling, so that those as large as FLT_MAX
+// stay finite. A row without any attended key so far has probabilities of 2^-inf.
+template <bool kNatural, int kTiles>
+__device__ inline void probabilities(float factor, float (&score)[kTiles][4], RowState (&state)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float maximum = state[half].maximum == -INFINITY ? 0 : state[half].maximum, shift = maximum * factor;
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         float& x = score[n][2 * half + i];
-        x = ptx::exp2_approximate(fmaf(x, scale_log2, -shift));
+        x = ptx::exp2_approximate(kNatural ? (x - maximum) * factor : fmaf(x, factor, -shift));
         sum += x;
       }
     }
     state[half].sum += sum;
   }
-  return renew;
 }
 
-// The difference is taken before the base-2 scaling, so that finite scores as large as FLT_MAX stay finite.
-template <int kTiles>
-__device__ inline void softmax_natural(float (&score)[kTiles][4], RowState (&state)[2], float (&rescale)[2]) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float largest = score[0][2 * half];
-#pragma unroll
-    for (int n = 0; n < kTiles; ++n) largest = fmaxf(largest, fmaxf(score[n][2 * half], score[n][2 * half + 1]));
-    largest = fmaxf(quad_max(largest), state[half].maximum);
-    const float shift = largest == -INFINITY ? 0 : largest;
-    rescale[half] = ptx::exp2_approximate((state[half].maximum - shift) * kFlashLog2E);
-    state[half].maximum = largest;
-    float sum = 0;
-#pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& x = score[n][2 * half + i];
-        x = ptx::exp2_approximate((x - shift) * kFlashLog2E);
-        sum += x;
-      }
-    }
-    state[half].sum = state[half].sum * rescale[half] + sum;
-  }
+// All steps, for rows that one warp has alone. False: nothing is to be rescaled.
+template <bool kNatural, int kTiles>
+__device__ inline bool softmax(float (&score)[kTiles][4], bool lazy, float factor, RowState (&state)[2],
+                               float (&rescale)[2]) {
+  float largest[2];
+  row_maxima<kTiles>(score, largest);
+  const bool taken = takes_maximum(lazy, factor, state, largest);
+  if (taken) renew(factor, largest, state, rescale);
+  probabilities<kNatural, kTiles>(factor, score, state);
+  return taken;
 }
 
 // Which keys causal, window and key length leave to a query: [max(0, query + first), min(query + last, key_length)),
@@ -206,6 +209,26 @@ __device__ inline void hide_padding(uint32_t at, float (&score)[kTiles][4]) {
     const uint32_t keep = ptx::load_shared_2(at + 8 * n);
     if ((keep & 0xFF) == 0) score[n][0] = score[n][2] = -INFINITY;
     if ((keep >> 8) == 0) score[n][1] = score[n][3] = -INFINITY;
+  }
+}
+
+// Key padding, and a dense mask that is the same for every query, looked up in global memory: where trim_keys left no
+// holes this is not called.
+template <int kTiles>
+__device__ inline void hide_keys(const Problem& p, int64_t b, int64_t head, int first_key, int end_key, int lane,
+                                 float (&score)[kTiles][4]) {
+  const Tensor &padding = p.key_padding, &dense = p.dense_mask;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int key = first_key + 8 * n + lane % 4 * 2 + i;
+      bool keep = key < end_key;
+      if (keep && given(padding)) keep = attends(padding, b * padding.strides[0] + key * padding.strides[1]);
+      if (keep && given(dense))
+        keep = attends(dense, b * dense.strides[0] + head * dense.strides[1] + key * dense.strides[3]);
+      if (!keep) score[n][i] = score[n][2 + i] = -INFINITY;
+    }
   }
 }
 

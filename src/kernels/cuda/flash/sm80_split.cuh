@@ -98,6 +98,7 @@ __global__ void __launch_bounds__(SplitTile<kDim>::kThreads)
     ptx::cp_async_commit();
   };
 
+  const bool lazy = call.base.lazy != 0;
   float out[1][kOutTiles][4] = {};
   RowState state[2];
   const int lane_row = first_row + warp * 16 + lane / 4;
@@ -135,12 +136,9 @@ __global__ void __launch_bounds__(SplitTile<kDim>::kThreads)
     }
     if (partial) mask_positions<kScoreTiles>(positions, lane_rows, key, lane, score[0]);
     float rescale[2];
-    bool renewed = true;
-    if (kGeneral && call.base.natural != 0) {
-      softmax_natural<kScoreTiles>(score[0], state, rescale);
-    } else {
-      renewed = softmax_scaled<kScoreTiles>(score[0], call.base.lazy != 0, call.base.scale_log2, state, rescale);
-    }
+    const bool renewed = kGeneral && call.base.natural != 0
+                             ? softmax<true, kScoreTiles>(score[0], lazy, kFlashLog2E, state, rescale)
+                             : softmax<false, kScoreTiles>(score[0], lazy, call.base.scale_log2, state, rescale);
     if (kGeneral && call.base.threshold != 0) drop<kScoreTiles>(call.base, b, lane_rows, key, lane, score[0]);
     if (renewed) {
 #pragma unroll

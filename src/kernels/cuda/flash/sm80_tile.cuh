@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/flash/sm80.h"
+#include "kernels/cuda/flash/sm80_tuning.h"
 #include "kernels/cuda/ptx/cp_async.cuh"
 #include "kernels/kernel.h"
 
@@ -15,19 +16,17 @@ namespace {
 
 template <int kDim, FlashFeatures kFeatures>
 struct FlashTile {
-  static constexpr bool kGeneral = kFeatures == FlashFeatures::kAll, kMasks = kFeatures == FlashFeatures::kMasks;
+  static constexpr bool kGeneral = kFeatures == FlashFeatures::kAll, kMasks = kFeatures == FlashFeatures::kMasks,
+                        kKeys = kFeatures == FlashFeatures::kKeys;
+  static constexpr FlashTuning kTuning = flash_tuning(kDim, kFeatures);
   static constexpr int kWarps = 4, kThreads = kWarps * 32;
   // Registers of a thread: kM·kDim/128 for the output, kM·kN/128 for scores. The general instance needs some for masks.
-  static constexpr int kM = kGeneral || kDim > 128 ? 64 : 128;
+  static constexpr int kM = kTuning.rows;
   static constexpr int kN = 64;  // of every instance: a row sums in one order, whatever the call asks for
   static constexpr int kRowTiles = kM / (16 * kWarps);  // of 16 rows, per warp
-  // Two buffers for K and V, where two blocks then still share a multiprocessor of Hopper: the copies of a tile have
-  // the length of the one before, and the warps meet once per tile instead of twice.
-  static constexpr int kStages = kFeatures != FlashFeatures::kPositions || kDim > 128 ? 1 : 2;
-  // Whether outputs are rescaled only when a maximum has fallen far behind (softmax_scaled). On an H200 against
-  // PyTorch's flash, bf16, one run: D128, 16384 keys, 1.019 lazily and 0.964 always; D40 1.209 and 1.243; D80 1.095 and
-  // 1.174; D96 1.017 and 1.086; D256 0.999 and 1.035.
-  static constexpr bool kLazy = flash_is_lazy(kDim);
+  static constexpr int kStages = kTuning.stages;
+  static constexpr bool kLazy = flash_is_lazy(kDim), kSideBySide = kTuning.side_by_side && kRowTiles > 1,
+                        kStagedOut = kTuning.staged_out;
   static constexpr int kPages = (kDim + 63) / 64;
   static constexpr uint32_t kQBytes = kM * kPages * 128, kKvBytes = kN * kPages * 128;
   static constexpr uint32_t kStageBytes = 2 * kKvBytes;
@@ -76,24 +75,29 @@ __device__ inline LaneAddress<kRows> right_factor_transposed(uint32_t tile, int 
 }
 
 // Copies rows [first, first + kRows) of a head into a tile; rows outside of [begin, end), rows that `padding` hides and
-// columns from `dim` to the next multiple of 16 become zero and are not read.
-template <typename T, int kDim, int kRows, int kThreads, bool kGeneral>
+// columns from `dim` on become zero and are not read: kAnyDim, to the next multiple of 16, else to kDim.
+template <typename T, int kDim, int kRows, int kThreads, bool kAnyDim, bool kAnyAlignment = kAnyDim,
+          int kUnroll = kRows>
 __device__ inline void load_tile(uint32_t tile, const T* head, int64_t stride, int first, int begin, int end, int dim,
                                  bool aligned, const uint8_t* padding, int64_t padding_stride) {
-  constexpr int kPieces = kDim <= 32 ? 4 : kDim <= 64 ? 8 : kDim <= 128 ? 16 : 32;  // and some threads idle
+  constexpr int kPieces = kDim <= 32    ? 4
+                          : kDim <= 64  ? 8
+                          : kDim <= 128 ? 16
+                          : kDim <= 256 ? 32
+                                        : 64;  // and some threads idle
   constexpr int kStep = kThreads / kPieces;
   const int piece = static_cast<int>(threadIdx.x) % kPieces;
   const int row0 = static_cast<int>(threadIdx.x) / kPieces;
-  if (kGeneral ? piece * 8 >= (dim + 15) / 16 * 16 : piece * 8 >= kDim) return;
+  if (kAnyDim ? piece * 8 >= (dim + 15) / 16 * 16 : piece * 8 >= kDim) return;
   const bool column = piece * 8 < dim;
   const T* from = head + (first + row0) * stride + piece * 8;
-#pragma unroll
+#pragma unroll kUnroll
   for (int i = 0; i < kRows / kStep; ++i) {
     const int row = row0 + i * kStep, at = first + row;
     bool read = column && at >= begin && at < end;
     if (padding != nullptr && read) read = padding[at * padding_stride] != 0;
     const uint32_t to = piece_address<kRows>(tile, row, piece);
-    if (!kGeneral || aligned) {
+    if (!kAnyAlignment || aligned) {
       ptx::cp_async_16(to, read ? from : head, read ? 16 : 0);
     } else {
       uint32_t word[4] = {};

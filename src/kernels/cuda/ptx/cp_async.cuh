@@ -25,6 +25,9 @@ __device__ inline void store_shared_16(uint32_t to, const uint32_t (&word)[4]) {
                : "memory");
 }
 
+__device__ inline void store_shared_4(uint32_t to, uint32_t word) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
+}
 __device__ inline void store_shared_1(uint32_t to, uint32_t byte) {
   asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(byte) : "memory");
 }
@@ -38,6 +41,14 @@ __device__ inline uint32_t load_shared_2(uint32_t from) {
 __device__ inline uint32_t load_shared_4(uint32_t from) {
   uint32_t r;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(from) : "memory");
+  return r;
+}
+__device__ inline uint4 load_shared_16(uint32_t from) {
+  uint4 r;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
+               : "r"(from)
+               : "memory");
   return r;
 }
 __device__ inline float2 load_shared_float2(uint32_t from) {
