@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// cuda_flash_sm90: FlashAttention-3 (Shah et al., 2024) on wgmma and the tensor memory accelerator, for Hopper.
+#pragma once
+
+#include "kernels/cuda/runtime/tensor_map.h"
+#include "kernels/kernel.h"
+
+namespace attnmux {
+
+extern const Kernel kCudaFlashSm90;
+
+/// Queries and keys of a sequence are counted in 32 bits inside the kernel.
+inline constexpr int64_t kFlashSm90MaxLength = int64_t{1} << 30;
+
+/// One launch: the problem and what the host derives from it.
+struct FlashSm90Call {
+  TensorMap q_map, k_map, v_map;
+  Problem p;
+  float scale_log2;         // scale·log2(e)
+  int32_t q_tiles;          // of queries, per head
+  int32_t tiles;            // of queries, heads and batch entries
+  int32_t multiprocessors;  // of the problem's device
+  int32_t aligned_out;      // out can be written 16 bytes at a time
+};
+
+/// Launches an instance for this dtype (the files sm90_*.cu), after it has made the tensor maps.
+attnmux_code launch_flash_sm90_bf16(FlashSm90Call& call, void* stream, attnmux_error* error);
+attnmux_code launch_flash_sm90_fp16(FlashSm90Call& call, void* stream, attnmux_error* error);
+
+}  // namespace attnmux

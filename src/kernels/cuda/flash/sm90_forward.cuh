@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// FlashAttention-3 forward (Shah et al., "FlashAttention-3: Fast and Accurate Attention with Asynchrony and
+// Low-precision", 2024, algorithm 2): a warpgroup of which one warp copies, and warpgroups that compute. Blocks stay:
+// each walks over its share of the tiles.
+#pragma once
+
+#include "kernels/cuda/flash/sm90_epilogue.cuh"
+#include "kernels/cuda/flash/sm90_producer.cuh"
+
+namespace attnmux {
+namespace {
+
+template <FlashSm90Tile kTile>
+__device__ inline void init_barriers(FlashSm90Shared<kTile> shared) {
+  constexpr uint32_t kWarps = 4 * kTile.groups;
+  ptx::mbarrier_init(shared.q_full(), 1);
+  ptx::mbarrier_init(shared.q_empty(), kWarps);
+  ptx::mbarrier_init(shared.v_landed(), 1);
+  for (int stage = 0; stage < kTile.stages; ++stage) {
+    ptx::mbarrier_init(shared.k_full(stage), 1);
+    ptx::mbarrier_init(shared.k_empty(stage), kWarps);
+    ptx::mbarrier_init(shared.v_full(stage), 1);
+    ptx::mbarrier_init(shared.v_empty(stage), kWarps);
+  }
+  ptx::mbarrier_init_fence();
+}
+
+// kIndex is the tile's place in the table.
+template <typename T, int kIndex, bool kPositions>
+__global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThreads, 1)
+    flash_sm90_forward(const __grid_constant__ FlashSm90Call call) {
+  constexpr FlashSm90Tile kTile = kFlashSm90Tiles[kIndex];
+  using L = FlashSm90Layout<kTile>;
+  extern __shared__ __align__(1024) unsigned char memory[];
+  const FlashSm90Shared<kTile> shared{static_cast<uint32_t>(__cvta_generic_to_shared(memory))};
+  const int warp = ptx::uniform(static_cast<int>(threadIdx.x) / 32);
+  if (threadIdx.x == 0) init_barriers(shared);
+  __syncthreads();
+
+  if (warp < 4) {
+    ptx::give_registers<L::kGiven>();
+    if (warp == 0) {
+      Sm90Producer<kTile> producer{call, shared, static_cast<int>(threadIdx.x), {}, {}, {}, {}};
+      for (int tile = static_cast<int>(blockIdx.x); tile < call.tiles; tile += static_cast<int>(gridDim.x))
+        producer.tile(sm90_work<kTile, kPositions>(call, tile));
+    }
+  } else {
+    ptx::take_registers<L::kTaken>();
+    Sm90Consumer<T, kTile, kPositions> consumer(call, shared, warp / 4 - 1, static_cast<int>(threadIdx.x) % 128);
+    // The last group lets the first begin.
+    if (consumer.group == kTile.groups - 1) consumer.hand_turn_on();
+#pragma unroll 1
+    for (int tile = static_cast<int>(blockIdx.x); tile < call.tiles; tile += static_cast<int>(gridDim.x))
+      consumer.tile(sm90_work<kTile, kPositions>(call, tile));
+  }
+}
+
+}  // namespace
+}  // namespace attnmux

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which tiles of queries a block computes, and which keys they need. Producer and consumers each walk the same list.
+#pragma once
+
+#include "kernels/cuda/flash/sm90_tile.cuh"
+#include "kernels/cuda/ptx/warpgroup.cuh"
+
+namespace attnmux {
+namespace {
+
+// Which keys causal, window and key length leave to a query: [max(0, query + first), min(query + last, length)).
+struct Sm90Positions {
+  int first, last, length;
+  __device__ int begin(int query) const { return min(max(query + first, 0), length); }
+  __device__ int end(int query) const { return max(min(query + last, length), 0); }
+};
+
+// A tile of queries of one head, and its steps: step n has the keys [n·kN, (n + 1)·kN). They run from the last to the
+// first, so that the steps that need a mask come first.
+struct Sm90Work {
+  int b, head, first_query, queries;
+  int first_step, end_step;
+  int valid_begin, valid_end;  // keys that some query of this batch entry attends; others may hold NaN in V
+  Sm90Positions positions;
+  __device__ bool empty() const { return first_step >= end_step; }
+};
+
+template <FlashSm90Tile kTile, bool kPositions>
+__device__ inline Sm90Work sm90_work(const FlashSm90Call& call, int tile) {
+  using L = FlashSm90Layout<kTile>;
+  const Problem& p = call.p;
+  Sm90Work w;
+  // Tiles of one head run side by side, to share K and V in L2; the last queries first, since a causal mask leaves them
+  // most.
+  const int item = tile / call.q_tiles, index = tile - item * call.q_tiles;
+  const int heads = static_cast<int>(p.num_heads_q);
+  w.first_query = (kPositions ? call.q_tiles - 1 - index : index) * L::kM;
+  w.b = item / heads;
+  w.head = item - w.b * heads;
+  w.queries = static_cast<int>(p.seqlen_q);
+  const int keys = static_cast<int>(p.seqlen_kv);
+  int length = keys;
+  if (given(p.key_lengths)) length = ptx::uniform(static_cast<int>(clamped_entry(p.key_lengths, w.b, keys)));
+  w.positions = {-static_cast<int>(kFlashSm90MaxLength), static_cast<int>(kFlashSm90MaxLength), length};
+  w.valid_begin = 0;
+  w.valid_end = length;
+  int first_key = 0, end_key = length;
+  if constexpr (kPositions) {
+    const int delta = p.align == ATTNMUX_ALIGN_BOTTOM_RIGHT ? length - w.queries : 0;
+    constexpr int64_t kFar = kFlashSm90MaxLength;
+    if (p.window_left >= 0) w.positions.first = static_cast<int>(max_of(delta - p.window_left, -kFar));
+    if (p.window_right >= 0) w.positions.last = static_cast<int>(min_of(delta + p.window_right + 1, kFar));
+    const int last_query = min(w.first_query + L::kM, w.queries) - 1;
+    first_key = w.positions.begin(w.first_query);
+    end_key = w.positions.end(last_query);
+    w.valid_begin = w.positions.begin(0);
+    w.valid_end = w.positions.end(w.queries - 1);
+  }
+  w.first_step = first_key / L::kN;
+  w.end_step = first_key < end_key ? (end_key + L::kN - 1) / L::kN : w.first_step;
+  return w;
+}
+
+}  // namespace
+}  // namespace attnmux

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tile shapes, and what lies where in shared memory.
+//
+// A tile of R rows is pages of 64 columns; a row of a page is 128 bytes, whose eight pieces of 16 bytes are swizzled by
+// the row, as the copy engine writes them and wgmma reads them.
+#pragma once
+
+#include "kernels/cuda/flash/sm90.h"
+#include "kernels/cuda/ptx/wgmma.cuh"
+
+namespace attnmux {
+
+namespace {
+
+struct FlashSm90Tile {
+  int dim, dim_v;  // the widest head_dim and head_dim of v; of narrower ones the columns behind read as zero
+  int groups;      // warpgroups that compute, of 64 queries each
+  int keys;        // of a step
+  int stages;      // K and V tiles under way
+  bool ping_pong;  // groups take turns at the tensor cores, so that the softmax of one hides below the others' products
+};
+
+// A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 240, with
+// three 160. Shared memory is 227 KiB: 128·dim·groups + 2·stages·keys·(dim + dim_v) bytes, dims rounded up to 64.
+constexpr FlashSm90Tile kFlashSm90Tiles[] = {
+    {64, 64, 3, 128, 2, true},   {96, 96, 2, 176, 2, true},   {128, 128, 2, 176, 2, true},
+    {192, 128, 2, 128, 2, true}, {192, 192, 2, 112, 2, true}, {256, 256, 2, 80, 2, true},
+};
+
+template <FlashSm90Tile kTile>
+struct FlashSm90Layout {
+  static constexpr int kM = 64 * kTile.groups, kN = kTile.keys, kStages = kTile.stages;
+  static constexpr int kThreads = 128 * (kTile.groups + 1);
+  static constexpr int kPages = (kTile.dim + 63) / 64, kPagesV = (kTile.dim_v + 63) / 64;
+  static constexpr uint32_t kQPage = kM * 128, kKvPage = kN * 128;
+  static constexpr uint32_t kQBytes = kPages * kQPage, kKBytes = kPages * kKvPage, kVBytes = kPagesV * kKvPage;
+  static_assert(kN % 16 == 0 && kKvPage % 1024 == 0, "pages are whole swizzle atoms, steps of P·V whole products");
+  // Barriers come first, so that an array that grows out of its place shows in the tiles.
+  static constexpr uint32_t kBarrierBytes = 1024;
+  static constexpr uint32_t kQ = kBarrierBytes, kK = kQ + kQBytes, kV = kK + kStages * kKBytes;
+  static constexpr uint32_t kBytes = kV + kStages * kVBytes;
+  static_assert(kBytes <= 227 * 1024, "more shared memory than a block can have");
+
+  // Registers of a thread: a block has 65536, and all its threads start with the same number.
+  static constexpr int kGiven = kTile.groups == 3 ? 32 : 24, kTaken = kTile.groups == 3 ? 160 : 240;
+};
+
+// Addresses of barriers and tiles of a block.
+template <FlashSm90Tile kTile>
+struct FlashSm90Shared {
+  using L = FlashSm90Layout<kTile>;
+  uint32_t base;
+  __device__ uint32_t q() const { return base + L::kQ; }
+  __device__ uint32_t k(int stage) const { return base + L::kK + static_cast<uint32_t>(stage) * L::kKBytes; }
+  __device__ uint32_t v(int stage) const { return base + L::kV + static_cast<uint32_t>(stage) * L::kVBytes; }
+  // "full" ends a phase when a tile has arrived, "empty" when every warp has read it.
+  __device__ uint32_t q_full() const { return base; }
+  __device__ uint32_t q_empty() const { return base + 8; }
+  __device__ uint32_t v_landed() const { return base + 16; }  // before its edge is cleared
+  __device__ uint32_t k_full(int stage) const { return base + 64 + static_cast<uint32_t>(stage) * 32; }
+  __device__ uint32_t k_empty(int stage) const { return k_full(stage) + 8; }
+  __device__ uint32_t v_full(int stage) const { return k_full(stage) + 16; }
+  __device__ uint32_t v_empty(int stage) const { return k_full(stage) + 24; }
+};
+
+// A position in the ring of stages. The phase's parity flips each time around.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void next() {
+    if constexpr (kStages == 1) {
+      parity ^= 1;
+    } else {
+      const bool wraps = stage == kStages - 1;
+      stage = wraps ? 0 : stage + 1;
+      parity ^= wraps ? 1u : 0u;
+    }
+  }
+};
+
+}  // namespace
+}  // namespace attnmux
