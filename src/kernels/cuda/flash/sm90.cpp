@@ -86,6 +86,7 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.p = *p;
   call.scale_log2 = static_cast<float>(p->scale * kLog2E);
   call.multiprocessors = cuda_machine().device[p->device_id].multiprocessors;
+  call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
   call.aligned_out = rows_aligned(p->out) ? 1 : 0;
   const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16;
   return launch(call, context->stream, error);

@@ -17,10 +17,12 @@ struct FlashSm90Call {
   TensorMap q_map, k_map, v_map;
   Problem p;
   float scale_log2;         // scale·log2(e)
-  int32_t q_tiles;          // of queries, per head
-  int32_t tiles;            // of queries, heads and batch entries
+  int32_t q_tiles;          // of queries, per head; a cluster's count as one
+  int32_t items;            // heads of all batch entries
+  int32_t section;          // so many heads take turns where tiles differ in length
   int32_t multiprocessors;  // of the problem's device
-  int32_t aligned_out;      // out can be written 16 bytes at a time
+  int64_t l2_bytes;
+  int32_t aligned_out;  // out can be written 16 bytes at a time
 };
 
 /// Launches an instance for this dtype (the files sm90_*.cu), after it has made the tensor maps.

@@ -20,7 +20,7 @@ struct Sm90Consumer {
   const FlashSm90Call& call;
   FlashSm90Shared<kTile> shared;
   int group, lane_row;  // of the block's; of the tile's queries, and 8 further
-  bool signals;         // one lane of each warp tells that the warp has read a tile
+  int lane;             // of the warp
   uint64_t q_factor, k_factor, v_factor;
   Ring<L::kStages> k_ring, v_ring;
   Ring<1> q_ring;
@@ -29,9 +29,10 @@ struct Sm90Consumer {
   uint32_t p[kN / 16][4];
   Sm90Row row[2];
   float rescale[2];
+  bool renewed;  // rescale is not 1
 
   __device__ Sm90Consumer(const FlashSm90Call& c, FlashSm90Shared<kTile> s, int g, int thread)
-      : call(c), shared(s), group(g), lane_row(thread / 32 * 16 + thread % 32 / 4), signals(thread % 32 == 0) {
+      : call(c), shared(s), group(g), lane_row(thread / 32 * 16 + thread % 32 / 4), lane(thread % 32) {
     q_factor = ptx::matrix_descriptor(shared.q() + static_cast<uint32_t>(g) * 64 * 128, 16);
     k_factor = ptx::matrix_descriptor(shared.k(0), 16);
     v_factor = ptx::matrix_descriptor(shared.v(0), L::kKvPage);
@@ -63,12 +64,20 @@ struct Sm90Consumer {
 
   __device__ void wait_k() { ptx::mbarrier_wait(shared.k_full(k_ring.stage), k_ring.parity); }
   __device__ void wait_v() { ptx::mbarrier_wait(shared.v_full(v_ring.stage), v_ring.parity); }
+  // The warp has read a tile: all blocks that copy parts of it hear of that.
+  __device__ void release(uint32_t empty) const {
+    if constexpr (kTile.cluster == 1) {
+      if (lane == 0) ptx::mbarrier_arrive(empty);
+    } else {
+      if (lane < kTile.cluster) ptx::mbarrier_arrive_in_cluster(empty, static_cast<uint32_t>(lane));
+    }
+  }
   __device__ void release_k() {
-    if (signals) ptx::mbarrier_arrive(shared.k_empty(k_ring.stage));
+    release(shared.k_empty(k_ring.stage));
     k_ring.next();
   }
   __device__ void release_v() {
-    if (signals) ptx::mbarrier_arrive(shared.v_empty(v_ring.stage));
+    release(shared.v_empty(v_ring.stage));
     v_ring.next();
   }
 
@@ -81,6 +90,7 @@ struct Sm90Consumer {
   }
 
   __device__ void rescale_out() {
+    if (!renewed) return;
 #pragma unroll
     for (int i = 0; i < kTile.dim_v / 2; ++i) out[i] *= rescale[i / 2 % 2];
   }
@@ -96,7 +106,7 @@ struct Sm90Consumer {
       const int lane_key = static_cast<int>(threadIdx.x) % 4 * 2;
       mask_products(w.positions, w.first_query + lane_row, step * kN + lane_key, score);
     }
-    softmax_step(score, call.scale_log2, row, rescale);
+    renewed = softmax_step<kTile.lazy>(score, call.scale_log2, row, rescale);
   }
 
   // The last keys: there are no outputs yet.
@@ -156,7 +166,7 @@ struct Sm90Consumer {
     if (step > w.first_step) wait_k();
 #pragma unroll 1
     for (--step; step >= w.first_step; --step) middle_step(w, step, step == w.first_step);
-    if (signals) ptx::mbarrier_arrive(shared.q_empty());
+    if (lane == 0) ptx::mbarrier_arrive(shared.q_empty());
     last_product();
     store(w);
   }

@@ -15,34 +15,45 @@ __device__ inline void init_barriers(FlashSm90Shared<kTile> shared) {
   constexpr uint32_t kWarps = 4 * kTile.groups;
   ptx::mbarrier_init(shared.q_full(), 1);
   ptx::mbarrier_init(shared.q_empty(), kWarps);
-  ptx::mbarrier_init(shared.v_landed(), 1);
   for (int stage = 0; stage < kTile.stages; ++stage) {
     ptx::mbarrier_init(shared.k_full(stage), 1);
-    ptx::mbarrier_init(shared.k_empty(stage), kWarps);
+    ptx::mbarrier_init(shared.k_empty(stage), kWarps * kTile.cluster);
     ptx::mbarrier_init(shared.v_full(stage), 1);
-    ptx::mbarrier_init(shared.v_empty(stage), kWarps);
+    ptx::mbarrier_init(shared.v_empty(stage), kWarps * kTile.cluster);
+    ptx::mbarrier_init(shared.v_landed(stage), 1);
   }
   ptx::mbarrier_init_fence();
+}
+
+template <int kCluster>
+__device__ inline void sync_blocks() {
+  if constexpr (kCluster == 1) {
+    __syncthreads();
+  } else {
+    ptx::cluster_sync();
+  }
 }
 
 // kIndex is the tile's place in the table.
 template <typename T, int kIndex, bool kPositions>
 __global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThreads, 1)
     flash_sm90_forward(const __grid_constant__ FlashSm90Call call) {
-  constexpr FlashSm90Tile kTile = kFlashSm90Tiles[kIndex];
+  constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kPositions);
   using L = FlashSm90Layout<kTile>;
   extern __shared__ __align__(1024) unsigned char memory[];
   const FlashSm90Shared<kTile> shared{static_cast<uint32_t>(__cvta_generic_to_shared(memory))};
   const int warp = ptx::uniform(static_cast<int>(threadIdx.x) / 32);
+  const int rank = kTile.cluster == 1 ? 0 : static_cast<int>(blockIdx.x) % kTile.cluster;
+  Sm90Places<kPositions> places{static_cast<int>(blockIdx.x) / kTile.cluster,
+                                static_cast<int>(gridDim.x) / kTile.cluster, call.items * call.q_tiles};
   if (threadIdx.x == 0) init_barriers(shared);
-  __syncthreads();
+  sync_blocks<kTile.cluster>();
 
   if (warp < 4) {
     ptx::give_registers<L::kGiven>();
     if (warp == 0) {
-      Sm90Producer<kTile> producer{call, shared, static_cast<int>(threadIdx.x), {}, {}, {}, {}};
-      for (int tile = static_cast<int>(blockIdx.x); tile < call.tiles; tile += static_cast<int>(gridDim.x))
-        producer.tile(sm90_work<kTile, kPositions>(call, tile));
+      Sm90Producer<kTile> producer{call, shared, static_cast<int>(threadIdx.x), rank, {}, {}, {}};
+      for (; places.more(); ++places.round) producer.tile(sm90_work<kTile, kPositions>(call, places.place(), rank));
     }
   } else {
     ptx::take_registers<L::kTaken>();
@@ -50,9 +61,10 @@ __global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThr
     // The last group lets the first begin.
     if (consumer.group == kTile.groups - 1) consumer.hand_turn_on();
 #pragma unroll 1
-    for (int tile = static_cast<int>(blockIdx.x); tile < call.tiles; tile += static_cast<int>(gridDim.x))
-      consumer.tile(sm90_work<kTile, kPositions>(call, tile));
+    for (; places.more(); ++places.round) consumer.tile(sm90_work<kTile, kPositions>(call, places.place(), rank));
   }
+  // No block of a cluster ends while another may still copy into it, or tell it something.
+  if constexpr (kTile.cluster > 1) sync_blocks<kTile.cluster>();
 }
 
 }  // namespace

@@ -10,11 +10,27 @@
 namespace attnmux {
 namespace {
 
+// Heads whose K and V together fill about half of L2.
+inline int32_t heads_of_a_section(const Problem& p, int64_t l2_bytes) {
+  const int64_t bytes = max_of(p.seqlen_kv * (p.head_dim + p.head_dim_v) * 2, 1);
+  return static_cast<int32_t>(min_of(max_of(l2_bytes / 2 / bytes, 1), p.num_heads_q * p.batch));
+}
+
 template <typename T, int kIndex, bool kPositions>
 cudaError_t launch_kernel(const FlashSm90Call& call, cudaStream_t stream) {
-  using L = FlashSm90Layout<kFlashSm90Tiles[kIndex]>;
+  constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kPositions);
+  using L = FlashSm90Layout<kTile>;
   const auto kernel = flash_sm90_forward<T, kIndex, kPositions>;
-  const auto blocks = static_cast<unsigned>(min_of(call.tiles, call.multiprocessors));
+  const int64_t clusters = min_of(int64_t{call.items} * call.q_tiles, call.multiprocessors / kTile.cluster);
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(kTile.cluster), 1, 1};
+  const cudaLaunchConfig_t config{static_cast<unsigned>(clusters * kTile.cluster),
+                                  L::kThreads,
+                                  L::kBytes,
+                                  stream,
+                                  &cluster,
+                                  kTile.cluster > 1 ? 1u : 0u};
   // Above 48 KiB a block must be allowed its shared memory, once per device. A context of the caller's own starts
   // without: then again.
   constinit static std::atomic<uint32_t> allowed{0};
@@ -24,32 +40,33 @@ cudaError_t launch_kernel(const FlashSm90Call& call, cudaStream_t stream) {
       const cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
       if (code != cudaSuccess) return code;
     }
-    kernel<<<blocks, L::kThreads, L::kBytes, stream>>>(call);
-    const cudaError_t code = cudaGetLastError();
+    const cudaError_t code = cudaLaunchKernelEx(&config, kernel, call);
     if (code == cudaSuccess && first) allowed.fetch_or(device, std::memory_order_relaxed);
+    if (code != cudaSuccess) cudaGetLastError();
     if (code != cudaErrorInvalidValue || first) return code;
   }
 }
 
-template <typename T, int kIndex>
+template <typename T, int kIndex, bool kPositions>
 attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error* error) {
-  using L = FlashSm90Layout<kFlashSm90Tiles[kIndex]>;
+  constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kPositions);
+  using L = FlashSm90Layout<kTile>;
   const Problem& p = call.p;
   const struct {
     const Tensor& tensor;
     uint32_t rows;
     TensorMap& map;
-  } maps[] = {{p.q, L::kM, call.q_map}, {p.k, L::kN, call.k_map}, {p.v, L::kN, call.v_map}};
+  } maps[] = {
+      {p.q, L::kM, call.q_map}, {p.k, L::kN / kTile.cluster, call.k_map}, {p.v, L::kN / kTile.cluster, call.v_map}};
   for (const auto& [tensor, rows, map] : maps) {
     if (p.seqlen_kv == 0) break;  // nothing is copied
     const attnmux_code code = encode_tensor_map(tensor, rows, map, error);
     if (code != ATTNMUX_OK) return code;
   }
-  call.q_tiles = static_cast<int32_t>(ceil_div(p.seqlen_q, L::kM));
-  call.tiles = static_cast<int32_t>(call.q_tiles * p.num_heads_q * p.batch);
-  const bool positions = p.window_left >= 0 || p.window_right >= 0;
-  const cudaError_t code =
-      positions ? launch_kernel<T, kIndex, true>(call, stream) : launch_kernel<T, kIndex, false>(call, stream);
+  call.q_tiles = static_cast<int32_t>(ceil_div(p.seqlen_q, L::kM * kTile.cluster));
+  call.items = static_cast<int32_t>(p.num_heads_q * p.batch);
+  call.section = heads_of_a_section(p, call.l2_bytes);
+  const cudaError_t code = launch_kernel<T, kIndex, kPositions>(call, stream);
   ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm90");
   return ATTNMUX_OK;
 }
@@ -63,7 +80,9 @@ attnmux_code launch_flash_sm90(FlashSm90Call& call, cudaStream_t stream, attnmux
     if (call.p.head_dim > kTile.dim || call.p.head_dim_v > kTile.dim_v)
       return launch_flash_sm90<T, kIndex + 1>(call, stream, error);
   }
-  return launch_tile<T, kIndex>(call, stream, error);
+  const bool positions = call.p.window_left >= 0 || call.p.window_right >= 0;
+  return positions ? launch_tile<T, kIndex, true>(call, stream, error)
+                   : launch_tile<T, kIndex, false>(call, stream, error);
 }
 
 }  // namespace

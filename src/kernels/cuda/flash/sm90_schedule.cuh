@@ -15,6 +15,16 @@ struct Sm90Positions {
   __device__ int end(int query) const { return max(min(query + last, length), 0); }
 };
 
+// The tiles of a block: each block of `blocks` takes one of every `blocks` places in the list. The list has the longest
+// tiles first where a mask makes some longer (kPositions), and blocks take places forwards and backwards in turns, so
+// that all get about the same work.
+template <bool kPositions>
+struct Sm90Places {
+  int block, blocks, count, round = 0;
+  __device__ int place() const { return round * blocks + (kPositions && round % 2 != 0 ? blocks - 1 - block : block); }
+  __device__ bool more() const { return place() < count; }
+};
+
 // A tile of queries of one head, and its steps: step n has the keys [n·kN, (n + 1)·kN). They run from the last to the
 // first, so that the steps that need a mask come first.
 struct Sm90Work {
@@ -25,18 +35,35 @@ struct Sm90Work {
   __device__ bool empty() const { return first_step >= end_step; }
 };
 
+// Which head and which queries a place of the list stands for. Tiles of one head run side by side, to share K and V in
+// L2. With kPositions the last queries of call.section heads come first, then those before them.
 template <FlashSm90Tile kTile, bool kPositions>
-__device__ inline Sm90Work sm90_work(const FlashSm90Call& call, int tile) {
+__device__ inline void locate(const FlashSm90Call& call, int place, int rank, Sm90Work& w) {
+  using L = FlashSm90Layout<kTile>;
+  int item, index;
+  if constexpr (kPositions) {
+    const int per_section = call.section * call.q_tiles;
+    const int section = place / per_section, within = place - section * per_section;
+    const int heads = min(call.section, call.items - section * call.section);
+    index = within / heads;
+    item = section * call.section + within - index * heads;
+    index = call.q_tiles - 1 - index;
+  } else {
+    item = place / call.q_tiles;
+    index = place - item * call.q_tiles;
+  }
+  const int heads = static_cast<int>(call.p.num_heads_q);
+  w.first_query = (index * kTile.cluster + rank) * L::kM;
+  w.b = item / heads;
+  w.head = item - w.b * heads;
+}
+
+template <FlashSm90Tile kTile, bool kPositions>
+__device__ inline Sm90Work sm90_work(const FlashSm90Call& call, int place, int rank) {
   using L = FlashSm90Layout<kTile>;
   const Problem& p = call.p;
   Sm90Work w;
-  // Tiles of one head run side by side, to share K and V in L2; the last queries first, since a causal mask leaves them
-  // most.
-  const int item = tile / call.q_tiles, index = tile - item * call.q_tiles;
-  const int heads = static_cast<int>(p.num_heads_q);
-  w.first_query = (kPositions ? call.q_tiles - 1 - index : index) * L::kM;
-  w.b = item / heads;
-  w.head = item - w.b * heads;
+  locate<kTile, kPositions>(call, place, rank, w);
   w.queries = static_cast<int>(p.seqlen_q);
   const int keys = static_cast<int>(p.seqlen_kv);
   int length = keys;

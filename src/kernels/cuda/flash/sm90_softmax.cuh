@@ -31,23 +31,41 @@ __device__ inline void mask_products(const Sm90Positions& positions, int query, 
   }
 }
 
-// Scores become probabilities 2^((x - maximum)·scale·log2 e); `rescale` is what older sums and outputs shrink by. fmaxf
-// ignores NaN; a NaN score makes its probability NaN, and with it sum and output.
-template <int kCount>
-__device__ inline void softmax_step(float (&score)[kCount], float scale_log2, Sm90Row (&row)[2], float (&rescale)[2]) {
+// The maximum only keeps exponents in range, so an older one does as well while it is not more than kStale powers of
+// two behind (FlashAttention-4, 2026): probabilities then are up to 2^kStale, which sums in fp32 and 16-bit floats hold
+// with the same relative error.
+constexpr float kStale = 8;
+
+// Scores become probabilities 2^((x - maximum)·scale·log2 e); `rescale` is what older sums and outputs shrink by. False
+// if it is 1 for all rows of the warp. fmaxf ignores NaN; a NaN score makes its probability NaN, and with it sum and
+// output.
+template <bool kLazy, int kCount>
+__device__ inline bool softmax_step(float (&score)[kCount], float scale_log2, Sm90Row (&row)[2], float (&rescale)[2]) {
+  float largest[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float largest = row[half].maximum;
+    largest[half] = row[half].maximum;
 #pragma unroll
     for (int n = 0; n < kCount / 4; ++n)
-      largest = fmaxf(largest, fmaxf(score[4 * n + 2 * half], score[4 * n + 2 * half + 1]));
-    largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, 2));
-    // A row without any attended key so far has probabilities of 2^-inf.
-    const float newest = largest == -INFINITY ? 0 : largest;
-    rescale[half] = ptx::exp2_approximate((row[half].maximum - newest) * scale_log2);
-    row[half].maximum = largest;
-    const float shift = newest * scale_log2;
+      largest[half] = fmaxf(largest[half], fmaxf(score[4 * n + 2 * half], score[4 * n + 2 * half + 1]));
+    largest[half] = fmaxf(largest[half], __shfl_xor_sync(0xFFFFFFFFu, largest[half], 1));
+    largest[half] = fmaxf(largest[half], __shfl_xor_sync(0xFFFFFFFFu, largest[half], 2));
+  }
+  bool renew = true;
+  if constexpr (kLazy) {
+    renew = __any_sync(0xFFFFFFFFu, (largest[0] - row[0].maximum) * scale_log2 > kStale ||
+                                        (largest[1] - row[1].maximum) * scale_log2 > kStale);
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (renew) {
+      // A row without any attended key so far has probabilities of 2^-inf.
+      const float newest = largest[half] == -INFINITY ? 0 : largest[half];
+      rescale[half] = ptx::exp2_approximate((row[half].maximum - newest) * scale_log2);
+      row[half].maximum = largest[half];
+      row[half].sum *= rescale[half];
+    }
+    const float shift = row[half].maximum == -INFINITY ? 0 : row[half].maximum * scale_log2;
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < kCount / 4; ++n) {
@@ -58,8 +76,9 @@ __device__ inline void softmax_step(float (&score)[kCount], float scale_log2, Sm
         sum += x;
       }
     }
-    row[half].sum = row[half].sum * rescale[half] + sum;
+    row[half].sum += sum;
   }
+  return renew;
 }
 
 // The layout of a product's result is that of a left factor: P needs no shuffle.

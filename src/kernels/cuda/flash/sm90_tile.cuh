@@ -17,15 +17,24 @@ struct FlashSm90Tile {
   int groups;      // warpgroups that compute, of 64 queries each
   int keys;        // of a step
   int stages;      // K and V tiles under way
+  int cluster;     // blocks that work on neighbouring queries and share the copies of K and V
   bool ping_pong;  // groups take turns at the tensor cores, so that the softmax of one hides below the others' products
+  bool lazy;       // outputs are rescaled only when a maximum has fallen far behind
 };
 
 // A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 240, with
 // three 160. Shared memory is 227 KiB: 128·dim·groups + 2·stages·keys·(dim + dim_v) bytes, dims rounded up to 64.
 constexpr FlashSm90Tile kFlashSm90Tiles[] = {
-    {64, 64, 3, 128, 2, true},   {96, 96, 2, 176, 2, true},   {128, 128, 2, 176, 2, true},
-    {192, 128, 2, 128, 2, true}, {192, 192, 2, 112, 2, true}, {256, 256, 2, 80, 2, true},
+    {64, 64, 3, 128, 2, 1, true, false},   {96, 96, 2, 176, 2, 1, true, false},   {128, 128, 2, 176, 2, 1, true, false},
+    {192, 128, 2, 128, 2, 1, true, false}, {192, 192, 2, 112, 2, 1, true, false}, {256, 256, 2, 80, 2, 1, true, false},
 };
+
+// Blocks of a cluster walk over the same keys, which masks by position take from them.
+ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, bool positions) {
+  FlashSm90Tile tile = kFlashSm90Tiles[index];
+  if (positions) tile.cluster = 1;
+  return tile;
+}
 
 template <FlashSm90Tile kTile>
 struct FlashSm90Layout {
@@ -56,11 +65,11 @@ struct FlashSm90Shared {
   // "full" ends a phase when a tile has arrived, "empty" when every warp has read it.
   __device__ uint32_t q_full() const { return base; }
   __device__ uint32_t q_empty() const { return base + 8; }
-  __device__ uint32_t v_landed() const { return base + 16; }  // before its edge is cleared
-  __device__ uint32_t k_full(int stage) const { return base + 64 + static_cast<uint32_t>(stage) * 32; }
+  __device__ uint32_t k_full(int stage) const { return base + 64 + static_cast<uint32_t>(stage) * 64; }
   __device__ uint32_t k_empty(int stage) const { return k_full(stage) + 8; }
   __device__ uint32_t v_full(int stage) const { return k_full(stage) + 16; }
   __device__ uint32_t v_empty(int stage) const { return k_full(stage) + 24; }
+  __device__ uint32_t v_landed(int stage) const { return k_full(stage) + 32; }  // before its edge is cleared
 };
 
 // A position in the ring of stages. The phase's parity flips each time around.

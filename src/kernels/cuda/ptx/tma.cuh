@@ -30,6 +30,17 @@ __device__ inline void load_box(uint32_t to, const TensorMap& map, uint32_t barr
       : "memory");
 }
 
+// The same with ".multicast::cluster": into all `blocks` blocks of the cluster, at the same addresses.
+__device__ inline void load_box_in_cluster(uint32_t to, const TensorMap& map, uint32_t barrier, int c0, int c1, int c2,
+                                           int c3, uint64_t cache_policy, int blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+      ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %8, %7;" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "l"(cache_policy),
+      "h"(static_cast<uint16_t>((1 << blocks) - 1))
+      : "memory");
+}
+
 // "fence.proxy.async": what this thread wrote to shared memory is seen by copies and by wgmma that come after.
 __device__ inline void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
