@@ -20,6 +20,7 @@ def output(*command):
 class Library(unittest.TestCase):
     def test_machine_code_and_ptx(self):
         self.assertIn("sm_80.cubin", output(CUOBJDUMP, "--list-elf", LIBRARY))
+        self.assertIn("sm_90a.cubin", output(CUOBJDUMP, "--list-elf", LIBRARY))
         self.assertIn("sm_80.ptx", output(CUOBJDUMP, "--list-ptx", LIBRARY))
 
     def test_flash_uses_tensor_cores_and_asynchronous_copies(self):

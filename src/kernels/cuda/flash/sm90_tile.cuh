@@ -24,10 +24,16 @@ struct FlashSm90Tile {
 
 // A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 240, with
 // three 160. Shared memory is 227 KiB: 128·dim·groups + 2·stages·keys·(dim + dim_v) bytes, dims rounded up to 64.
+// clang-format off
 constexpr FlashSm90Tile kFlashSm90Tiles[] = {
-    {64, 64, 3, 128, 2, 1, true, false},   {96, 96, 2, 176, 2, 1, true, false},   {128, 128, 2, 176, 2, 1, true, false},
-    {192, 128, 2, 128, 2, 1, true, false}, {192, 192, 2, 112, 2, 1, true, false}, {256, 256, 2, 80, 2, 1, true, false},
+    {64, 64, 3, 128, 2, 1, true, false},
+    {96, 96, 2, 176, 2, 1, true, false},
+    {128, 128, 2, 176, 2, 1, true, false},
+    {192, 128, 2, 128, 2, 1, true, false},
+    {192, 192, 2, 112, 2, 1, true, false},
+    {256, 256, 2, 80, 2, 1, true, false},
 };
+// clang-format on
 
 // Blocks of a cluster walk over the same keys, which masks by position take from them.
 ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, bool positions) {
