@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/cuda/flash/sm90_tiles.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
@@ -80,6 +81,18 @@ bool rows_aligned(const Tensor& t) {
   return true;
 }
 
+// Counters and the pieces of tiles. Each block may leave two pieces, and a piece has a step of keys at least, so a
+// small problem needs less.
+size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
+  const FlashSm90Tile& tile = kFlashSm90Tiles[flash_sm90_tile_index(p->head_dim, p->head_dim_v)];
+  const int64_t blocks = cuda_machine().device[p->device_id].multiprocessors;
+  const int64_t tiles =
+      p->batch * p->num_heads_q * ceil_div(p->seqlen_q, 64 * tile.groups * tile.cluster) * tile.cluster;
+  const int64_t steps = min_of(ceil_div(p->seqlen_kv, tile.keys), 2 * blocks);
+  const int64_t pieces = min_of(2 * blocks, tiles * steps);
+  return static_cast<size_t>(kFlashSm90ArrivalBytes + pieces * flash_sm90_partial_floats(tile) * 4);
+}
+
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
   if (p->seqlen_q == 0 || p->batch == 0 || p->num_heads_q == 0) return ATTNMUX_OK;
   FlashSm90Call call{};
@@ -88,6 +101,8 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.multiprocessors = cuda_machine().device[p->device_id].multiprocessors;
   call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
   call.aligned_out = rows_aligned(p->out) ? 1 : 0;
+  call.arrivals = static_cast<int32_t*>(context->workspace);
+  call.partials = reinterpret_cast<float*>(static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes);
   const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16;
   return launch(call, context->stream, error);
 }
@@ -104,7 +119,7 @@ const Kernel kCudaFlashSm90 = {
     .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, 0},
     .available = available,
     .check = check,
-    .workspace_bytes = nullptr,
+    .workspace_bytes = workspace_bytes,
     .run = run,
 };
 

@@ -19,6 +19,7 @@ struct Sm90Consumer {
 
   const FlashSm90Call& call;
   FlashSm90Shared<kTile> shared;
+  int rank;             // of the block in its cluster
   int group, lane_row;  // of the block's; of the tile's queries, and 8 further
   int lane;             // of the warp
   uint64_t q_factor, k_factor, v_factor;
@@ -31,8 +32,8 @@ struct Sm90Consumer {
   float rescale[2];
   bool renewed;  // rescale is not 1
 
-  __device__ Sm90Consumer(const FlashSm90Call& c, FlashSm90Shared<kTile> s, int g, int thread)
-      : call(c), shared(s), group(g), lane_row(thread / 32 * 16 + thread % 32 / 4), lane(thread % 32) {
+  __device__ Sm90Consumer(const FlashSm90Call& c, FlashSm90Shared<kTile> s, int r, int g, int thread)
+      : call(c), shared(s), rank(r), group(g), lane_row(thread / 32 * 16 + thread % 32 / 4), lane(thread % 32) {
     q_factor = ptx::matrix_descriptor(shared.q() + static_cast<uint32_t>(g) * 64 * 128, 16);
     k_factor = ptx::matrix_descriptor(shared.k(0), 16);
     v_factor = ptx::matrix_descriptor(shared.v(0), L::kKvPage);
@@ -111,9 +112,7 @@ struct Sm90Consumer {
 
   // The last keys: there are no outputs yet.
   __device__ void first_step(const Sm90Work& w, int step) {
-#pragma unroll
-    for (int i = 0; i < kTile.dim_v / 2; ++i) out[i] = 0;
-    row[0] = row[1] = {};
+    clear();
     ptx::mbarrier_wait(shared.q_full(), q_ring.parity);
     q_ring.next();
     wait_k();
@@ -156,23 +155,28 @@ struct Sm90Consumer {
     release_v();
   }
 
-  __device__ void tile(const Sm90Work& w) {
+  __device__ void tile(const Sm90Work& w, const Sm90Turn& turn) {
     if (w.empty()) {
-      store_empty(w);
-      return;
-    }
-    int step = w.end_step - 1;
-    first_step(w, step);
-    if (step > w.first_step) wait_k();
+      clear();
+    } else {
+      int step = w.end_step - 1;
+      first_step(w, step);
+      if (step > w.first_step) wait_k();
 #pragma unroll 1
-    for (--step; step >= w.first_step; --step) middle_step(w, step, step == w.first_step);
-    if (lane == 0) ptx::mbarrier_arrive(shared.q_empty());
-    last_product();
-    store(w);
+      for (--step; step >= w.first_step; --step) middle_step(w, step, step == w.first_step);
+      if (lane == 0) ptx::mbarrier_arrive(shared.q_empty());
+      last_product();
+    }
+    if (kPositions || turn.pieces == 1 || join_pieces(turn)) store(w);
   }
 
+  __device__ void clear() {
+    row[0] = row[1] = {};
+#pragma unroll
+    for (int i = 0; i < kTile.dim_v / 2; ++i) out[i] = 0;
+  }
+  __device__ bool join_pieces(const Sm90Turn& turn);
   __device__ void store(const Sm90Work& w);
-  __device__ void store_empty(const Sm90Work& w);
 };
 
 }  // namespace

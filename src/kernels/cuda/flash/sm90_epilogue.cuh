@@ -69,14 +69,5 @@ __device__ inline void Sm90Consumer<T, kTile, kPositions>::store(const Sm90Work&
   }
 }
 
-// A tile whose queries have no key.
-template <typename T, FlashSm90Tile kTile, bool kPositions>
-__device__ inline void Sm90Consumer<T, kTile, kPositions>::store_empty(const Sm90Work& w) {
-  row[0] = row[1] = {};
-#pragma unroll
-  for (int i = 0; i < kTile.dim_v / 2; ++i) out[i] = 0;
-  store(w);
-}
-
 }  // namespace
 }  // namespace attnmux

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/flash/sm90_epilogue.cuh"
 #include "kernels/cuda/flash/sm90_producer.cuh"
+#include "kernels/cuda/flash/sm90_split.cuh"
 
 namespace attnmux {
 namespace {
@@ -44,8 +45,9 @@ __global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThr
   const FlashSm90Shared<kTile> shared{static_cast<uint32_t>(__cvta_generic_to_shared(memory))};
   const int warp = ptx::uniform(static_cast<int>(threadIdx.x) / 32);
   const int rank = kTile.cluster == 1 ? 0 : static_cast<int>(blockIdx.x) % kTile.cluster;
-  Sm90Places<kPositions> places{static_cast<int>(blockIdx.x) / kTile.cluster,
-                                static_cast<int>(gridDim.x) / kTile.cluster, call.items * call.q_tiles};
+  const Sm90Turns<kPositions> turns{call.shares, static_cast<int>(blockIdx.x) / kTile.cluster,
+                                    static_cast<int>(gridDim.x) / kTile.cluster, call.items * call.q_tiles};
+  const int count = turns.count();
   if (threadIdx.x == 0) init_barriers(shared);
   sync_blocks<kTile.cluster>();
 
@@ -53,15 +55,18 @@ __global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThr
     ptx::give_registers<L::kGiven>();
     if (warp == 0) {
       Sm90Producer<kTile> producer{call, shared, static_cast<int>(threadIdx.x), rank, {}, {}, {}};
-      for (; places.more(); ++places.round) producer.tile(sm90_work<kTile, kPositions>(call, places.place(), rank));
+      for (int i = 0; i < count; ++i) producer.tile(sm90_work<kTile, kPositions>(call, turns.turn(i), rank));
     }
   } else {
     ptx::take_registers<L::kTaken>();
-    Sm90Consumer<T, kTile, kPositions> consumer(call, shared, warp / 4 - 1, static_cast<int>(threadIdx.x) % 128);
+    Sm90Consumer<T, kTile, kPositions> consumer(call, shared, rank, warp / 4 - 1, static_cast<int>(threadIdx.x) % 128);
     // The last group lets the first begin.
     if (consumer.group == kTile.groups - 1) consumer.hand_turn_on();
 #pragma unroll 1
-    for (; places.more(); ++places.round) consumer.tile(sm90_work<kTile, kPositions>(call, places.place(), rank));
+    for (int i = 0; i < count; ++i) {
+      const Sm90Turn turn = turns.turn(i);
+      consumer.tile(sm90_work<kTile, kPositions>(call, turn, rank), turn);
+    }
   }
   // No block of a cluster ends while another may still copy into it, or tell it something.
   if constexpr (kTile.cluster > 1) sync_blocks<kTile.cluster>();

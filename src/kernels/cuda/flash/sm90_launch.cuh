@@ -16,12 +16,22 @@ inline int32_t heads_of_a_section(const Problem& p, int64_t l2_bytes) {
   return static_cast<int32_t>(min_of(max_of(l2_bytes / 2 / bytes, 1), p.num_heads_q * p.batch));
 }
 
+// The last round is shared where that saves more steps than writing, reading and adding up the pieces costs.
+inline FlashSm90Shares share_out(int64_t places, int64_t blocks, int64_t steps, bool may_share) {
+  constexpr int64_t kCost = 4;
+  const int64_t rounds = places / blocks, left = places % blocks, share = ceil_div(left * steps, blocks);
+  if (!may_share || left == 0 || share + kCost > steps)
+    return {static_cast<int32_t>(ceil_div(places, blocks)), static_cast<int32_t>(steps), 0};
+  return {static_cast<int32_t>(rounds), static_cast<int32_t>(steps), static_cast<int32_t>(share)};
+}
+
 template <typename T, int kIndex, bool kPositions>
 cudaError_t launch_kernel(const FlashSm90Call& call, cudaStream_t stream) {
   constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kPositions);
   using L = FlashSm90Layout<kTile>;
   const auto kernel = flash_sm90_forward<T, kIndex, kPositions>;
-  const int64_t clusters = min_of(int64_t{call.items} * call.q_tiles, call.multiprocessors / kTile.cluster);
+  int64_t clusters = call.multiprocessors / kTile.cluster;
+  if (call.shares.share == 0) clusters = min_of(int64_t{call.items} * call.q_tiles, clusters);
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {static_cast<unsigned>(kTile.cluster), 1, 1};
@@ -66,21 +76,24 @@ attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error
   call.q_tiles = static_cast<int32_t>(ceil_div(p.seqlen_q, L::kM * kTile.cluster));
   call.items = static_cast<int32_t>(p.num_heads_q * p.batch);
   call.section = heads_of_a_section(p, call.l2_bytes);
+  const int64_t blocks = call.multiprocessors / kTile.cluster, places = int64_t{call.items} * call.q_tiles;
+  call.shares = share_out(places, blocks, ceil_div(p.seqlen_kv, L::kN), !kPositions && call.partials != nullptr);
+  if (call.shares.share != 0) {
+    ATTNMUX_CUDA_TRY(cudaMemsetAsync(call.arrivals, 0, kFlashSm90ArrivalBytes, stream), "clearing counters");
+  }
   const cudaError_t code = launch_kernel<T, kIndex, kPositions>(call, stream);
   ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm90");
   return ATTNMUX_OK;
 }
 
-// The first tile of the table that is wide enough.
 template <typename T, int kIndex = 0>
 attnmux_code launch_flash_sm90(FlashSm90Call& call, cudaStream_t stream, attnmux_error* error) {
-  constexpr FlashSm90Tile kTile = kFlashSm90Tiles[kIndex];
-  constexpr int kCount = sizeof(kFlashSm90Tiles) / sizeof(kTile);
-  if constexpr (kIndex + 1 < kCount) {
-    if (call.p.head_dim > kTile.dim || call.p.head_dim_v > kTile.dim_v)
+  const Problem& p = call.p;
+  if constexpr (kIndex + 1 < kFlashSm90TileCount) {
+    if (flash_sm90_tile_index(p.head_dim, p.head_dim_v) != kIndex)
       return launch_flash_sm90<T, kIndex + 1>(call, stream, error);
   }
-  const bool positions = call.p.window_left >= 0 || call.p.window_right >= 0;
+  const bool positions = p.window_left >= 0 || p.window_right >= 0;
   return positions ? launch_tile<T, kIndex, true>(call, stream, error)
                    : launch_tile<T, kIndex, false>(call, stream, error);
 }

@@ -2,6 +2,8 @@
 // Which tiles of queries a block computes, and which keys they need. Producer and consumers each walk the same list.
 #pragma once
 
+#include <climits>
+
 #include "kernels/cuda/flash/sm90_tile.cuh"
 #include "kernels/cuda/ptx/warpgroup.cuh"
 
@@ -15,14 +17,53 @@ struct Sm90Positions {
   __device__ int end(int query) const { return max(min(query + last, length), 0); }
 };
 
-// The tiles of a block: each block of `blocks` takes one of every `blocks` places in the list. The list has the longest
-// tiles first where a mask makes some longer (kPositions), and blocks take places forwards and backwards in turns, so
-// that all get about the same work.
+// What a block does next: a place of the list of tiles, or a piece of one.
+struct Sm90Turn {
+  int place;
+  int first_step = 0, end_step = INT_MAX;
+  int piece = 0, pieces = 1;
+  int tile = 0, first_block = 0;  // among the tiles that are shared; the block that has the first piece
+};
+
+// The turns of a block: in each round it takes one of `blocks` places of the list. The list has the longest tiles first
+// where a mask makes some longer (kPositions), and blocks take places forwards and backwards in turns, so that all get
+// about the same work. Places that do not fill a round may be shared: then each block takes the same number of steps,
+// of one tile or of two that follow each other.
 template <bool kPositions>
-struct Sm90Places {
-  int block, blocks, count, round = 0;
-  __device__ int place() const { return round * blocks + (kPositions && round % 2 != 0 ? blocks - 1 - block : block); }
-  __device__ bool more() const { return place() < count; }
+struct Sm90Turns {
+  const FlashSm90Shares& shares;
+  int block, blocks, places;
+
+  __device__ int place(int round) const {
+    return round * blocks + (kPositions && round % 2 != 0 ? blocks - 1 - block : block);
+  }
+  // Steps of the block among those that are shared, counted through all tiles.
+  __device__ int first_shared() const { return min(block * shares.share, shared_steps()); }
+  __device__ int end_shared() const { return min((block + 1) * shares.share, shared_steps()); }
+  __device__ int shared_steps() const { return (places - shares.rounds * blocks) * shares.steps; }
+
+  __device__ int count() const {
+    int n = shares.rounds;
+    if (n > 0 && place(n - 1) >= places) --n;
+    if (kPositions || shares.share == 0 || first_shared() >= end_shared()) return n;
+    return n + (end_shared() - 1) / shares.steps - first_shared() / shares.steps + 1;
+  }
+  __device__ Sm90Turn turn(int i) const {
+    Sm90Turn t;
+    if (kPositions || i < shares.rounds) {
+      t.place = place(i);
+      return t;
+    }
+    t.tile = first_shared() / shares.steps + i - shares.rounds;
+    t.place = shares.rounds * blocks + t.tile;
+    const int before = t.tile * shares.steps;
+    t.first_step = max(first_shared() - before, 0);
+    t.end_step = min(shares.steps, end_shared() - before);
+    t.first_block = before / shares.share;
+    t.piece = block - t.first_block;
+    t.pieces = (before + shares.steps - 1) / shares.share - t.first_block + 1;
+    return t;
+  }
 };
 
 // A tile of queries of one head, and its steps: step n has the keys [n·kN, (n + 1)·kN). They run from the last to the
@@ -59,11 +100,11 @@ __device__ inline void locate(const FlashSm90Call& call, int place, int rank, Sm
 }
 
 template <FlashSm90Tile kTile, bool kPositions>
-__device__ inline Sm90Work sm90_work(const FlashSm90Call& call, int place, int rank) {
+__device__ inline Sm90Work sm90_work(const FlashSm90Call& call, const Sm90Turn& turn, int rank) {
   using L = FlashSm90Layout<kTile>;
   const Problem& p = call.p;
   Sm90Work w;
-  locate<kTile, kPositions>(call, place, rank, w);
+  locate<kTile, kPositions>(call, turn.place, rank, w);
   w.queries = static_cast<int>(p.seqlen_q);
   const int keys = static_cast<int>(p.seqlen_kv);
   int length = keys;
@@ -83,8 +124,8 @@ __device__ inline Sm90Work sm90_work(const FlashSm90Call& call, int place, int r
     w.valid_begin = w.positions.begin(0);
     w.valid_end = w.positions.end(w.queries - 1);
   }
-  w.first_step = first_key / L::kN;
-  w.end_step = first_key < end_key ? (end_key + L::kN - 1) / L::kN : w.first_step;
+  w.first_step = max(first_key / L::kN, turn.first_step);
+  w.end_step = first_key < end_key ? min((end_key + L::kN - 1) / L::kN, turn.end_step) : w.first_step;
   return w;
 }
 

@@ -6,41 +6,12 @@
 #pragma once
 
 #include "kernels/cuda/flash/sm90.h"
+#include "kernels/cuda/flash/sm90_tiles.h"
 #include "kernels/cuda/ptx/wgmma.cuh"
 
 namespace attnmux {
 
 namespace {
-
-struct FlashSm90Tile {
-  int dim, dim_v;  // the widest head_dim and head_dim of v; of narrower ones the columns behind read as zero
-  int groups;      // warpgroups that compute, of 64 queries each
-  int keys;        // of a step
-  int stages;      // K and V tiles under way
-  int cluster;     // blocks that work on neighbouring queries and share the copies of K and V
-  bool ping_pong;  // groups take turns at the tensor cores, so that the softmax of one hides below the others' products
-  bool lazy;       // outputs are rescaled only when a maximum has fallen far behind
-};
-
-// A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 240, with
-// three 160. Shared memory is 227 KiB: 128·dim·groups + 2·stages·keys·(dim + dim_v) bytes, dims rounded up to 64.
-// clang-format off
-constexpr FlashSm90Tile kFlashSm90Tiles[] = {
-    {64, 64, 3, 128, 2, 1, true, false},
-    {96, 96, 2, 176, 2, 1, true, false},
-    {128, 128, 2, 176, 2, 1, true, false},
-    {192, 128, 2, 128, 2, 1, true, false},
-    {192, 192, 2, 112, 2, 1, true, false},
-    {256, 256, 2, 80, 2, 1, true, false},
-};
-// clang-format on
-
-// Blocks of a cluster walk over the same keys, which masks by position take from them.
-ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, bool positions) {
-  FlashSm90Tile tile = kFlashSm90Tiles[index];
-  if (positions) tile.cluster = 1;
-  return tile;
-}
 
 template <FlashSm90Tile kTile>
 struct FlashSm90Layout {
@@ -68,6 +39,7 @@ struct FlashSm90Shared {
   __device__ uint32_t q() const { return base + L::kQ; }
   __device__ uint32_t k(int stage) const { return base + L::kK + static_cast<uint32_t>(stage) * L::kKBytes; }
   __device__ uint32_t v(int stage) const { return base + L::kV + static_cast<uint32_t>(stage) * L::kVBytes; }
+  __device__ uint32_t word(int group) const { return base + 32 + static_cast<uint32_t>(group) * 4; }
   // "full" ends a phase when a tile has arrived, "empty" when every warp has read it.
   __device__ uint32_t q_full() const { return base; }
   __device__ uint32_t q_empty() const { return base + 8; }
