@@ -155,19 +155,23 @@ struct Sm90Consumer {
     release_v();
   }
 
-  __device__ void tile(const Sm90Work& w, const Sm90Turn& turn) {
+  // All steps of a tile, or of a piece of one.
+  __device__ void steps(const Sm90Work& w) {
     if (w.empty()) {
       clear();
-    } else {
-      int step = w.end_step - 1;
-      first_step(w, step);
-      if (step > w.first_step) wait_k();
-#pragma unroll 1
-      for (--step; step >= w.first_step; --step) middle_step(w, step, step == w.first_step);
-      if (lane == 0) ptx::mbarrier_arrive(shared.q_empty());
-      last_product();
+      return;
     }
-    if (kPositions || turn.pieces == 1 || join_pieces(turn)) store(w);
+    int step = w.end_step - 1;
+    first_step(w, step);
+    if (step > w.first_step) wait_k();
+#pragma unroll 1
+    for (--step; step >= w.first_step; --step) middle_step(w, step, step == w.first_step);
+    if (lane == 0) ptx::mbarrier_arrive(shared.q_empty());
+    last_product();
+  }
+
+  __device__ void finish(const Sm90Turn& turn) {
+    if (kPositions || turn.pieces == 1 || join_pieces(turn)) store(locate<kTile, kPositions>(call, turn.place, rank));
   }
 
   __device__ void clear() {
@@ -176,7 +180,7 @@ struct Sm90Consumer {
     for (int i = 0; i < kTile.dim_v / 2; ++i) out[i] = 0;
   }
   __device__ bool join_pieces(const Sm90Turn& turn);
-  __device__ void store(const Sm90Work& w);
+  __device__ void store(const Sm90Place& place);
 };
 
 }  // namespace

@@ -34,7 +34,7 @@ __device__ inline void store_piece(T* to, const uint32_t (&word)[4], bool aligne
 }
 
 template <typename T, FlashSm90Tile kTile, bool kPositions>
-__device__ inline void Sm90Consumer<T, kTile, kPositions>::store(const Sm90Work& w) {
+__device__ inline void Sm90Consumer<T, kTile, kPositions>::store(const Sm90Place& place) {
   const Problem& problem = call.p;
   const int quad_lane = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
@@ -44,10 +44,10 @@ __device__ inline void Sm90Consumer<T, kTile, kPositions>::store(const Sm90Work&
     sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
     const bool none = sum == 0;
     const float inverse = none ? 0 : 1 / sum;
-    const int query = w.first_query + lane_row + 8 * half;
-    const bool exists = query < w.queries;
-    T* to = element<T>(problem.out,
-                       w.b * problem.out.strides[0] + query * problem.out.strides[1] + w.head * problem.out.strides[2]);
+    const int query = place.first_query + lane_row + 8 * half;
+    const bool exists = query < problem.seqlen_q;
+    T* to = element<T>(problem.out, place.b * problem.out.strides[0] + query * problem.out.strides[1] +
+                                        place.head * problem.out.strides[2]);
 #pragma unroll
     for (int n = 0; n < kTile.dim_v / 8; n += 4) {
       uint32_t word[4];
@@ -61,8 +61,8 @@ __device__ inline void Sm90Consumer<T, kTile, kPositions>::store(const Sm90Work&
       if (exists && column < problem.head_dim_v) store_piece(to + column, word, call.aligned_out != 0);
     }
     if (given(problem.lse) && exists && quad_lane == 0) {
-      *element<float>(problem.lse,
-                      w.b * problem.lse.strides[0] + w.head * problem.lse.strides[1] + query * problem.lse.strides[2]) =
+      *element<float>(problem.lse, place.b * problem.lse.strides[0] + place.head * problem.lse.strides[1] +
+                                       query * problem.lse.strides[2]) =
           // The same rounded product as in the exponents.
           none ? -INFINITY : (row[half].maximum * call.scale_log2 + log2f(sum)) * 0.6931471805599453f;
     }

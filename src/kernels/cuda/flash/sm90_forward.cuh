@@ -35,6 +35,15 @@ __device__ inline void sync_blocks() {
   }
 }
 
+// Asks for the block's number behind the compiler's back, so that what follows from it is computed again, once per
+// tile, and holds no registers during the steps.
+template <int kCluster, bool kPositions>
+__device__ inline Sm90Turns<kPositions> turns_of_block(const FlashSm90Call& call) {
+  int block = static_cast<int>(blockIdx.x);
+  asm volatile("" : "+r"(block));
+  return {call.shares, block / kCluster, static_cast<int>(gridDim.x) / kCluster, call.items * call.q_tiles};
+}
+
 // kIndex is the tile's place in the table.
 template <typename T, int kIndex, bool kPositions>
 __global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThreads, 1)
@@ -45,9 +54,6 @@ __global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThr
   const FlashSm90Shared<kTile> shared{static_cast<uint32_t>(__cvta_generic_to_shared(memory))};
   const int warp = ptx::uniform(static_cast<int>(threadIdx.x) / 32);
   const int rank = kTile.cluster == 1 ? 0 : static_cast<int>(blockIdx.x) % kTile.cluster;
-  const Sm90Turns<kPositions> turns{call.shares, static_cast<int>(blockIdx.x) / kTile.cluster,
-                                    static_cast<int>(gridDim.x) / kTile.cluster, call.items * call.q_tiles};
-  const int count = turns.count();
   if (threadIdx.x == 0) init_barriers(shared);
   sync_blocks<kTile.cluster>();
 
@@ -55,7 +61,8 @@ __global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThr
     ptx::give_registers<L::kGiven>();
     if (warp == 0) {
       Sm90Producer<kTile> producer{call, shared, static_cast<int>(threadIdx.x), rank, {}, {}, {}};
-      for (int i = 0; i < count; ++i) producer.tile(sm90_work<kTile, kPositions>(call, turns.turn(i), rank));
+      const auto turns = turns_of_block<kTile.cluster, kPositions>(call);
+      for (int i = 0; i < turns.count(); ++i) producer.tile(sm90_work<kTile, kPositions>(call, turns.turn(i), rank));
     }
   } else {
     ptx::take_registers<L::kTaken>();
@@ -63,9 +70,11 @@ __global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThr
     // The last group lets the first begin.
     if (consumer.group == kTile.groups - 1) consumer.hand_turn_on();
 #pragma unroll 1
-    for (int i = 0; i < count; ++i) {
-      const Sm90Turn turn = turns.turn(i);
-      consumer.tile(sm90_work<kTile, kPositions>(call, turn, rank), turn);
+    for (int i = 0;; ++i) {
+      const auto turns = turns_of_block<kTile.cluster, kPositions>(call);
+      if (i >= turns.count()) break;
+      consumer.steps(sm90_work<kTile, kPositions>(call, turns.turn(i), rank));
+      consumer.finish(turns_of_block<kTile.cluster, kPositions>(call).turn(i));
     }
   }
   // No block of a cluster ends while another may still copy into it, or tell it something.

@@ -66,10 +66,15 @@ struct Sm90Turns {
   }
 };
 
-// A tile of queries of one head, and its steps: step n has the keys [n·kN, (n + 1)·kN). They run from the last to the
-// first, so that the steps that need a mask come first.
-struct Sm90Work {
-  int b, head, first_query, queries;
+// The tile of queries of one head that a place of the list stands for.
+struct Sm90Place {
+  int b, head, first_query;
+};
+
+// Its steps: step n has the keys [n·kN, (n + 1)·kN). They run from the last to the first, so that the steps that need a
+// mask come first.
+struct Sm90Work : Sm90Place {
+  int queries;
   int first_step, end_step;
   int valid_begin, valid_end;  // keys that some query of this batch entry attends; others may hold NaN in V
   Sm90Positions positions;
@@ -79,7 +84,7 @@ struct Sm90Work {
 // Which head and which queries a place of the list stands for. Tiles of one head run side by side, to share K and V in
 // L2. With kPositions the last queries of call.section heads come first, then those before them.
 template <FlashSm90Tile kTile, bool kPositions>
-__device__ inline void locate(const FlashSm90Call& call, int place, int rank, Sm90Work& w) {
+__device__ inline Sm90Place locate(const FlashSm90Call& call, int place, int rank) {
   using L = FlashSm90Layout<kTile>;
   int item, index;
   if constexpr (kPositions) {
@@ -94,17 +99,15 @@ __device__ inline void locate(const FlashSm90Call& call, int place, int rank, Sm
     index = place - item * call.q_tiles;
   }
   const int heads = static_cast<int>(call.p.num_heads_q);
-  w.first_query = (index * kTile.cluster + rank) * L::kM;
-  w.b = item / heads;
-  w.head = item - w.b * heads;
+  const int b = item / heads;
+  return {b, item - b * heads, (index * kTile.cluster + rank) * L::kM};
 }
 
 template <FlashSm90Tile kTile, bool kPositions>
 __device__ inline Sm90Work sm90_work(const FlashSm90Call& call, const Sm90Turn& turn, int rank) {
   using L = FlashSm90Layout<kTile>;
   const Problem& p = call.p;
-  Sm90Work w;
-  locate<kTile, kPositions>(call, turn.place, rank, w);
+  Sm90Work w{locate<kTile, kPositions>(call, turn.place, rank)};
   w.queries = static_cast<int>(p.seqlen_q);
   const int keys = static_cast<int>(p.seqlen_kv);
   int length = keys;

@@ -23,6 +23,13 @@ __device__ inline int arrive(int32_t* counter, uint32_t shared_word, int thread,
   return ptx::uniform(before);
 }
 
+// Past L1: another block has written it.
+__device__ inline float load_partial(const float* from) {
+  float x;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(from) : "memory");
+  return x;
+}
+
 // True if this piece was the last: then the group has the whole tile's outputs, maxima and sums.
 template <typename T, FlashSm90Tile kTile, bool kPositions>
 __device__ inline bool Sm90Consumer<T, kTile, kPositions>::join_pieces(const Sm90Turn& turn) {
@@ -50,7 +57,8 @@ __device__ inline bool Sm90Consumer<T, kTile, kPositions>::join_pieces(const Sm9
   for (int piece = 0; piece < turn.pieces; ++piece) {
     const float* from = partial(turn.first_block + piece);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) row[half].maximum = fmaxf(row[half].maximum, from[(kFloats - 4 + half) * 128]);
+    for (int half = 0; half < 2; ++half)
+      row[half].maximum = fmaxf(row[half].maximum, load_partial(from + (kFloats - 4 + half) * 128));
   }
 #pragma unroll 1
   for (int piece = 0; piece < turn.pieces; ++piece) {
@@ -59,11 +67,11 @@ __device__ inline bool Sm90Consumer<T, kTile, kPositions>::join_pieces(const Sm9
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float whole = row[half].maximum == -INFINITY ? 0 : row[half].maximum;
-      weight[half] = ptx::exp2_approximate((from[(kFloats - 4 + half) * 128] - whole) * call.scale_log2);
-      row[half].sum += weight[half] * from[(kFloats - 2 + half) * 128];
+      weight[half] = ptx::exp2_approximate((load_partial(from + (kFloats - 4 + half) * 128) - whole) * call.scale_log2);
+      row[half].sum += weight[half] * load_partial(from + (kFloats - 2 + half) * 128);
     }
 #pragma unroll
-    for (int i = 0; i < kTile.dim_v / 2; ++i) out[i] += weight[i / 2 % 2] * from[i * 128];
+    for (int i = 0; i < kTile.dim_v / 2; ++i) out[i] += weight[i / 2 % 2] * load_partial(from + i * 128);
   }
   return true;
 }

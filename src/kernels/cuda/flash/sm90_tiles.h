@@ -16,7 +16,7 @@ struct FlashSm90Tile {
   bool lazy;       // outputs are rescaled only when a maximum has fallen far behind
 };
 
-// A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 240, with
+// A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 232, with
 // three 160. Shared memory is 227 KiB: 128·dim·groups + 2·stages·keys·(dim + dim_v) bytes, dims rounded up to 64.
 // clang-format off
 inline constexpr FlashSm90Tile kFlashSm90Tiles[] = {
