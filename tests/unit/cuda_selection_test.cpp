@@ -93,6 +93,9 @@ TEST_F(CudaSelection, Flash3RunsOnHopperOnly) {
   for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
     for (const int64_t dim : {8, 40, 64, 80, 128, 160, 192, 256})
       EXPECT_EQ(planned(dtype, dim, "_flash_3"), "cuda_flash_sm90");
+    EXPECT_EQ(planned(dtype, 64, "_flash_varlen_3"), "cuda_flash_sm90");
+    for (const double scale : {0.0, -1.0, 1e300})
+      EXPECT_EQ(planned(dtype, 64, "_flash_3", 0, {.scale = scale}), "cuda_flash_sm90");
   }
   for (const auto& [major, minor] : {std::pair{8, 0}, {8, 9}, {10, 0}, {12, 0}}) {
     machine_ = machine_with(1, major, minor);
@@ -111,9 +114,7 @@ TEST_F(CudaSelection, Flash3SaysWhatItDoesNotTake) {
   expect_says(planned(Dtype::kBf16, 60, "_flash_3"), "head_dim is 60; it takes multiples of 8 up to 256");
   expect_says(planned(Dtype::kBf16, 264, "_flash_3"), "head_dim is 264");
   expect_says(planned(Dtype::kFp32, 64, "_flash_3"), "does not take fp32; it takes fp16, bf16");
-  for (const double scale : {0.0, -1.0, 1e300}) {
-    expect_says(planned(Dtype::kBf16, 64, "_flash_3", 0, {.scale = scale}), "it takes scales above 0");
-  }
+  expect_says(planned(Dtype::kBf16, 64, "_flash_3", 0, {.dropout = {.p = 0.5, .seed = 1}}), "does not support dropout");
   const auto strided = [](int64_t row, int64_t head) {
     const MutableTensorView x(nullptr, Dtype::kBf16, {2, 64, 4, 64}, {64 * row, row, head, 1}, Device::cuda());
     const MutableTensorView out(nullptr, Dtype::kBf16, {2, 64, 4, 64}, Device::cuda());

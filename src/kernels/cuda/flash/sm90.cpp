@@ -59,13 +59,20 @@ int32_t check_shape(const Problem& p, Reason* reason) {
   return 1;
 }
 
+// A scale that softmax can apply to products, whose maximum then is the scores'.
+bool ordinary_scale(const Problem& p) {
+  const auto scale_log2 = static_cast<float>(p.scale * kLog2E);
+  return scale_log2 > 0 && std::isfinite(scale_log2);
+}
+
+FlashSm90Features features_of(const Problem& p) {
+  constexpr uint64_t kHooks = ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_BIAS | ATTNMUX_SOFTCAP;
+  if ((p.features & kHooks) != 0 || !ordinary_scale(p)) return FlashSm90Features::kAll;
+  return p.window_left >= 0 || p.window_right >= 0 ? FlashSm90Features::kPositions : FlashSm90Features::kPlain;
+}
+
 int32_t check(const Problem* p, Reason* reason) {
   if (check_device(*p, reason) == 0 || check_shape(*p, reason) == 0) return 0;
-  const double scale_log2 = p->scale * kLog2E;
-  if (!(scale_log2 > 0) || !std::isfinite(static_cast<float>(scale_log2)) || static_cast<float>(scale_log2) == 0) {
-    refuse(reason, "scale is %g; it takes scales above 0 that a float holds (\"flash\" takes any)", p->scale);
-    return 0;
-  }
   return tensor_map_takes("q", p->q, reason) != 0 && tensor_map_takes("k", p->k, reason) != 0 &&
                  tensor_map_takes("v", p->v, reason) != 0
              ? 1
@@ -81,28 +88,36 @@ bool rows_aligned(const Tensor& t) {
   return true;
 }
 
-// Counters and the pieces of tiles. Each block may leave two pieces, and a piece has a step of keys at least, so a
-// small problem needs less.
+// Counters; what padding leaves; the pieces of tiles. Each block may leave two pieces, and a piece has a step of keys
+// at least, so a small problem needs less.
+size_t attended_bytes(const Problem& p) {
+  return given(p.key_padding) ? static_cast<size_t>(round_up(p.batch * 2 * 4, 128)) : 0;
+}
 size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
-  const FlashSm90Tile& tile = kFlashSm90Tiles[flash_sm90_tile_index(p->head_dim, p->head_dim_v)];
-  const int64_t blocks = cuda_machine().device[p->device_id].multiprocessors;
-  const int64_t tiles =
-      p->batch * p->num_heads_q * ceil_div(p->seqlen_q, 64 * tile.groups * tile.cluster) * tile.cluster;
-  const int64_t steps = min_of(ceil_div(p->seqlen_kv, tile.keys), 2 * blocks);
-  const int64_t pieces = min_of(2 * blocks, tiles * steps);
-  return static_cast<size_t>(kFlashSm90ArrivalBytes + pieces * flash_sm90_partial_floats(tile) * 4);
+  const FlashSm90Features features = features_of(*p);
+  const size_t before = kFlashSm90ArrivalBytes + attended_bytes(*p);
+  if (features != FlashSm90Features::kPlain) return before;
+  const FlashSm90Tile tile = flash_sm90_tile(flash_sm90_tile_index(p->head_dim, p->head_dim_v), features);
+  const int64_t blocks = cuda_machine().device[p->device_id].multiprocessors, most = 2 * blocks;
+  const int64_t rows = 64 * tile.groups * tile.cluster;
+  const int64_t tiles = min_of(p->batch * p->num_heads_q * ceil_div(p->seqlen_q, rows) * tile.cluster, most);
+  const int64_t pieces = min_of(tiles * min_of(ceil_div(p->seqlen_kv, tile.keys), most), most);
+  return before + static_cast<size_t>(pieces * flash_sm90_partial_floats(tile) * 4);
 }
 
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
   if (p->seqlen_q == 0 || p->batch == 0 || p->num_heads_q == 0) return ATTNMUX_OK;
   FlashSm90Call call{};
   call.p = *p;
-  call.scale_log2 = static_cast<float>(p->scale * kLog2E);
+  call.features = features_of(*p);
+  call.scale_log2 = static_cast<float>(call.features == FlashSm90Features::kAll ? kLog2E : p->scale * kLog2E);
   call.multiprocessors = cuda_machine().device[p->device_id].multiprocessors;
   call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
   call.aligned_out = rows_aligned(p->out) ? 1 : 0;
   call.arrivals = static_cast<int32_t*>(context->workspace);
-  call.partials = reinterpret_cast<float*>(static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes);
+  char* rest = static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes;
+  if (given(p->key_padding)) call.attended = reinterpret_cast<int32_t*>(rest);
+  call.partials = reinterpret_cast<float*>(rest + attended_bytes(*p));
   const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16;
   return launch(call, context->stream, error);
 }
@@ -113,8 +128,7 @@ const Kernel kCudaFlashSm90 = {
     .struct_size = sizeof(Kernel),
     .device_type = ATTNMUX_CUDA,
     .name = "cuda_flash_sm90",
-    .features = ATTNMUX_MASK_CAUSAL | ATTNMUX_MASK_WINDOW | ATTNMUX_MASK_KEY_LENGTHS | ATTNMUX_SCALE | ATTNMUX_LSE |
-                ATTNMUX_GQA | ATTNMUX_HEAD_DIM_V,
+    .features = ((uint64_t{1} << ATTNMUX_FEATURE_COUNT) - 1) & ~ATTNMUX_DROPOUT,
     .dtypes = 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16,
     .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, 0},
     .available = available,

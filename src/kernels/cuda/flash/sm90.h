@@ -2,6 +2,7 @@
 // cuda_flash_sm90: FlashAttention-3 (Shah et al., 2024) on wgmma and the tensor memory accelerator, for Hopper.
 #pragma once
 
+#include "kernels/cuda/flash/sm90_tiles.h"
 #include "kernels/cuda/runtime/tensor_map.h"
 #include "kernels/kernel.h"
 
@@ -25,13 +26,15 @@ struct FlashSm90Shares {
 struct FlashSm90Call {
   TensorMap q_map, k_map, v_map;
   Problem p;
-  float scale_log2;  // scale·log2(e)
+  FlashSm90Features features;
+  float scale_log2;  // scale·log2(e), or log2(e) where scores are finished before softmax (kAll)
   int32_t q_tiles;   // of queries, per head; a cluster's count as one
   int32_t items;     // heads of all batch entries
   int32_t section;   // so many heads take turns where tiles differ in length
   FlashSm90Shares shares;
   int32_t* arrivals;  // how many pieces of a tile are done; before the partial results in the workspace
   float* partials;
+  int32_t* attended;        // where padding is given: first and end key of each batch entry, in the workspace
   int32_t multiprocessors;  // of the problem's device
   int64_t l2_bytes;
   int32_t aligned_out;  // out can be written 16 bytes at a time

@@ -4,16 +4,19 @@
 // beside the other's products (ping-pong).
 #pragma once
 
+#include "kernels/cuda/flash/sm90_scores.cuh"
 #include "kernels/cuda/flash/sm90_softmax.cuh"
 #include "kernels/cuda/ptx/mbarrier.cuh"
 
 namespace attnmux {
 namespace {
 
-template <typename T, FlashSm90Tile kTile, bool kPositions>
+template <typename T, FlashSm90Tile kTile, FlashSm90Features kFeatures>
 struct Sm90Consumer {
   using L = FlashSm90Layout<kTile>;
   static constexpr int kN = L::kN;
+  static constexpr bool kAll = kFeatures == FlashSm90Features::kAll;
+  static constexpr bool kPositions = kFeatures != FlashSm90Features::kPlain;
   // Wide outputs are rescaled while Q·Kᵀ runs, not between the two waits of a step.
   static constexpr bool kEarlyRescale = kTile.dim_v > 128;
 
@@ -103,11 +106,10 @@ struct Sm90Consumer {
   }
 
   __device__ void softmax(const Sm90Work& w, int step, bool mask) {
-    if (mask) {
-      const int lane_key = static_cast<int>(threadIdx.x) % 4 * 2;
-      mask_products(w.positions, w.first_query + lane_row, step * kN + lane_key, score);
-    }
-    renewed = softmax_step<kTile.lazy>(score, call.scale_log2, row, rescale);
+    const int query = w.first_query + lane_row, key = step * kN + static_cast<int>(threadIdx.x) % 4 * 2;
+    if constexpr (kAll) finish_scores(call.p, w, query, key, score);
+    if (mask) mask_products(w.positions, query, key, score);
+    renewed = softmax_step<kTile.lazy, kAll>(score, call.scale_log2, row, rescale);
   }
 
   // The last keys: there are no outputs yet.
@@ -171,7 +173,7 @@ struct Sm90Consumer {
   }
 
   __device__ void finish(const Sm90Turn& turn) {
-    if (kPositions || turn.pieces == 1 || join_pieces(turn)) store(locate<kTile, kPositions>(call, turn.place, rank));
+    if (kPositions || turn.pieces == 1 || join_pieces(turn)) store(locate<kTile, kFeatures>(call, turn.place, rank));
   }
 
   __device__ void clear() {

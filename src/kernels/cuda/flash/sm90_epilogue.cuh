@@ -33,9 +33,10 @@ __device__ inline void store_piece(T* to, const uint32_t (&word)[4], bool aligne
   for (int i = 0; i < 8; ++i) bits[i] = static_cast<uint16_t>(word[i / 2] >> (i % 2 * 16));
 }
 
-template <typename T, FlashSm90Tile kTile, bool kPositions>
-__device__ inline void Sm90Consumer<T, kTile, kPositions>::store(const Sm90Place& place) {
+template <typename T, FlashSm90Tile kTile, FlashSm90Features kFeatures>
+__device__ inline void Sm90Consumer<T, kTile, kFeatures>::store(const Sm90Place& place) {
   const Problem& problem = call.p;
+  const Sm90Sequence sequence = sm90_sequence(call, place.b);
   const int quad_lane = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -45,8 +46,9 @@ __device__ inline void Sm90Consumer<T, kTile, kPositions>::store(const Sm90Place
     const bool none = sum == 0;
     const float inverse = none ? 0 : 1 / sum;
     const int query = place.first_query + lane_row + 8 * half;
-    const bool exists = query < problem.seqlen_q;
-    T* to = element<T>(problem.out, place.b * problem.out.strides[0] + query * problem.out.strides[1] +
+    const bool exists = query < sequence.queries;
+    T* to = element<T>(problem.out, sequence.batch * problem.out.strides[0] +
+                                        (sequence.q_row + query) * problem.out.strides[1] +
                                         place.head * problem.out.strides[2]);
 #pragma unroll
     for (int n = 0; n < kTile.dim_v / 8; n += 4) {
@@ -61,10 +63,9 @@ __device__ inline void Sm90Consumer<T, kTile, kPositions>::store(const Sm90Place
       if (exists && column < problem.head_dim_v) store_piece(to + column, word, call.aligned_out != 0);
     }
     if (given(problem.lse) && exists && quad_lane == 0) {
-      *element<float>(problem.lse, place.b * problem.lse.strides[0] + place.head * problem.lse.strides[1] +
-                                       query * problem.lse.strides[2]) =
-          // The same rounded product as in the exponents.
-          none ? -INFINITY : (row[half].maximum * call.scale_log2 + log2f(sum)) * 0.6931471805599453f;
+      *element<float>(problem.lse, sequence.batch * problem.lse.strides[0] + place.head * problem.lse.strides[1] +
+                                       (sequence.q_row + query) * problem.lse.strides[2]) =
+          none ? -INFINITY : log_sum_exp<kFeatures>(row[half].maximum, sum, call.scale_log2);
     }
   }
 }

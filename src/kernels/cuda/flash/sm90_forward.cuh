@@ -37,18 +37,18 @@ __device__ inline void sync_blocks() {
 
 // Asks for the block's number behind the compiler's back, so that what follows from it is computed again, once per
 // tile, and holds no registers during the steps.
-template <int kCluster, bool kPositions>
-__device__ inline Sm90Turns<kPositions> turns_of_block(const FlashSm90Call& call) {
+template <int kCluster, FlashSm90Features kFeatures>
+__device__ inline Sm90Turns<kFeatures> turns_of_block(const FlashSm90Call& call) {
   int block = static_cast<int>(blockIdx.x);
   asm volatile("" : "+r"(block));
   return {call.shares, block / kCluster, static_cast<int>(gridDim.x) / kCluster, call.items * call.q_tiles};
 }
 
 // kIndex is the tile's place in the table.
-template <typename T, int kIndex, bool kPositions>
+template <typename T, int kIndex, FlashSm90Features kFeatures>
 __global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThreads, 1)
     flash_sm90_forward(const __grid_constant__ FlashSm90Call call) {
-  constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kPositions);
+  constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kFeatures);
   using L = FlashSm90Layout<kTile>;
   extern __shared__ __align__(1024) unsigned char memory[];
   const FlashSm90Shared<kTile> shared{static_cast<uint32_t>(__cvta_generic_to_shared(memory))};
@@ -60,21 +60,21 @@ __global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThr
   if (warp < 4) {
     ptx::give_registers<L::kGiven>();
     if (warp == 0) {
-      Sm90Producer<kTile> producer{call, shared, static_cast<int>(threadIdx.x), rank, {}, {}, {}};
-      const auto turns = turns_of_block<kTile.cluster, kPositions>(call);
-      for (int i = 0; i < turns.count(); ++i) producer.tile(sm90_work<kTile, kPositions>(call, turns.turn(i), rank));
+      Sm90Producer<kTile, kFeatures> producer{call, shared, static_cast<int>(threadIdx.x), rank, {}, {}, {}};
+      const auto turns = turns_of_block<kTile.cluster, kFeatures>(call);
+      for (int i = 0; i < turns.count(); ++i) producer.tile(sm90_work<kTile, kFeatures>(call, turns.turn(i), rank));
     }
   } else {
     ptx::take_registers<L::kTaken>();
-    Sm90Consumer<T, kTile, kPositions> consumer(call, shared, rank, warp / 4 - 1, static_cast<int>(threadIdx.x) % 128);
+    Sm90Consumer<T, kTile, kFeatures> consumer(call, shared, rank, warp / 4 - 1, static_cast<int>(threadIdx.x) % 128);
     // The last group lets the first begin.
     if (consumer.group == kTile.groups - 1) consumer.hand_turn_on();
 #pragma unroll 1
     for (int i = 0;; ++i) {
-      const auto turns = turns_of_block<kTile.cluster, kPositions>(call);
+      const auto turns = turns_of_block<kTile.cluster, kFeatures>(call);
       if (i >= turns.count()) break;
-      consumer.steps(sm90_work<kTile, kPositions>(call, turns.turn(i), rank));
-      consumer.finish(turns_of_block<kTile.cluster, kPositions>(call).turn(i));
+      consumer.steps(sm90_work<kTile, kFeatures>(call, turns.turn(i), rank));
+      consumer.finish(turns_of_block<kTile.cluster, kFeatures>(call).turn(i));
     }
   }
   // No block of a cluster ends while another may still copy into it, or tell it something.

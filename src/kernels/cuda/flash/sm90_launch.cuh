@@ -10,6 +10,27 @@
 namespace attnmux {
 namespace {
 
+// For each batch entry the first key that its padding leaves and the one behind the last, so that tiles of padding are
+// never loaded.
+__global__ void find_attended_keys(const __grid_constant__ Tensor padding, int keys, int32_t* attended) {
+  int lowest = INT_MAX, behind = 0;
+  for (int key = static_cast<int>(threadIdx.x); key < keys; key += static_cast<int>(blockDim.x)) {
+    if (!attends(padding, blockIdx.x * padding.strides[0] + key * padding.strides[1])) continue;
+    lowest = min(lowest, key);
+    behind = key + 1;
+  }
+  __shared__ int bounds[2];
+  if (threadIdx.x == 0) {
+    bounds[0] = INT_MAX;
+    bounds[1] = 0;
+  }
+  __syncthreads();
+  atomicMin(&bounds[0], lowest);
+  atomicMax(&bounds[1], behind);
+  __syncthreads();
+  if (threadIdx.x < 2) attended[2 * blockIdx.x + threadIdx.x] = bounds[threadIdx.x];
+}
+
 // Heads whose K and V together fill about half of L2.
 inline int32_t heads_of_a_section(const Problem& p, int64_t l2_bytes) {
   const int64_t bytes = max_of(p.seqlen_kv * (p.head_dim + p.head_dim_v) * 2, 1);
@@ -25,11 +46,11 @@ inline FlashSm90Shares share_out(int64_t places, int64_t blocks, int64_t steps, 
   return {static_cast<int32_t>(rounds), static_cast<int32_t>(steps), static_cast<int32_t>(share)};
 }
 
-template <typename T, int kIndex, bool kPositions>
+template <typename T, int kIndex, FlashSm90Features kFeatures>
 cudaError_t launch_kernel(const FlashSm90Call& call, cudaStream_t stream) {
-  constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kPositions);
+  constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kFeatures);
   using L = FlashSm90Layout<kTile>;
-  const auto kernel = flash_sm90_forward<T, kIndex, kPositions>;
+  const auto kernel = flash_sm90_forward<T, kIndex, kFeatures>;
   int64_t clusters = call.multiprocessors / kTile.cluster;
   if (call.shares.share == 0) clusters = min_of(int64_t{call.items} * call.q_tiles, clusters);
   cudaLaunchAttribute cluster{};
@@ -57,9 +78,9 @@ cudaError_t launch_kernel(const FlashSm90Call& call, cudaStream_t stream) {
   }
 }
 
-template <typename T, int kIndex, bool kPositions>
+template <typename T, int kIndex, FlashSm90Features kFeatures>
 attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error* error) {
-  constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kPositions);
+  constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kFeatures);
   using L = FlashSm90Layout<kTile>;
   const Problem& p = call.p;
   const struct {
@@ -77,11 +98,17 @@ attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error
   call.items = static_cast<int32_t>(p.num_heads_q * p.batch);
   call.section = heads_of_a_section(p, call.l2_bytes);
   const int64_t blocks = call.multiprocessors / kTile.cluster, places = int64_t{call.items} * call.q_tiles;
-  call.shares = share_out(places, blocks, ceil_div(p.seqlen_kv, L::kN), !kPositions && call.partials != nullptr);
+  call.shares = share_out(places, blocks, ceil_div(p.seqlen_kv, L::kN),
+                          kFeatures == FlashSm90Features::kPlain && call.partials != nullptr);
+  if (call.attended != nullptr) {
+    find_attended_keys<<<static_cast<unsigned>(p.batch), 256, 0, stream>>>(p.key_padding, static_cast<int>(p.seqlen_kv),
+                                                                           call.attended);
+    ATTNMUX_CUDA_TRY(cudaGetLastError(), "looking through mask.key_padding");
+  }
   if (call.shares.share != 0) {
     ATTNMUX_CUDA_TRY(cudaMemsetAsync(call.arrivals, 0, kFlashSm90ArrivalBytes, stream), "clearing counters");
   }
-  const cudaError_t code = launch_kernel<T, kIndex, kPositions>(call, stream);
+  const cudaError_t code = launch_kernel<T, kIndex, kFeatures>(call, stream);
   ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm90");
   return ATTNMUX_OK;
 }
@@ -93,9 +120,14 @@ attnmux_code launch_flash_sm90(FlashSm90Call& call, cudaStream_t stream, attnmux
     if (flash_sm90_tile_index(p.head_dim, p.head_dim_v) != kIndex)
       return launch_flash_sm90<T, kIndex + 1>(call, stream, error);
   }
-  const bool positions = p.window_left >= 0 || p.window_right >= 0;
-  return positions ? launch_tile<T, kIndex, true>(call, stream, error)
-                   : launch_tile<T, kIndex, false>(call, stream, error);
+  switch (call.features) {
+    case FlashSm90Features::kPlain:
+      return launch_tile<T, kIndex, FlashSm90Features::kPlain>(call, stream, error);
+    case FlashSm90Features::kPositions:
+      return launch_tile<T, kIndex, FlashSm90Features::kPositions>(call, stream, error);
+    default:
+      return launch_tile<T, kIndex, FlashSm90Features::kAll>(call, stream, error);
+  }
 }
 
 }  // namespace

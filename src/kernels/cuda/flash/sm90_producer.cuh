@@ -11,7 +11,7 @@
 namespace attnmux {
 namespace {
 
-template <FlashSm90Tile kTile>
+template <FlashSm90Tile kTile, FlashSm90Features kFeatures>
 struct Sm90Producer {
   using L = FlashSm90Layout<kTile>;
   const FlashSm90Call& call;
@@ -49,42 +49,64 @@ struct Sm90Producer {
     ptx::mbarrier_arrive_expect(shared.q_full(), L::kQBytes);
 #pragma unroll
     for (int i = 0; i < L::kPages; ++i) {
-      ptx::load_box(shared.q() + i * L::kQPage, call.q_map, shared.q_full(), i * 64, w.first_query,
-                    q.strides[2] == 0 ? 0 : w.head, q.strides[0] == 0 ? 0 : w.b, ptx::kEvictFirst);
+      ptx::load_box(shared.q() + i * L::kQPage, call.q_map, shared.q_full(), i * 64, w.sequence.q_row + w.first_query,
+                    q.strides[2] == 0 ? 0 : w.head, q.strides[0] == 0 ? 0 : w.sequence.batch, ptx::kEvictFirst);
     }
   }
 
   __device__ void load_k(const Sm90Work& w, int step) {
     ptx::mbarrier_wait(shared.k_empty(k_ring.stage), k_ring.parity ^ 1);
-    load<L::kPages>(call.k_map, shared.k(k_ring.stage), shared.k_full(k_ring.stage), call.p.k, step * L::kN, kv_head(w),
-                    w.b);
+    load<L::kPages>(call.k_map, shared.k(k_ring.stage), shared.k_full(k_ring.stage), call.p.k,
+                    w.sequence.kv_row + step * L::kN, kv_head(w), w.sequence.batch);
     k_ring.next();
   }
 
   __device__ void load_v(const Sm90Work& w, int step) {
     ptx::mbarrier_wait(shared.v_empty(v_ring.stage), v_ring.parity ^ 1);
     const int first = step * L::kN;
-    const int end = min(first + L::kN, static_cast<int>(call.p.seqlen_kv));
-    const bool edge = first < w.valid_begin || end > w.valid_end;
+    // Rows behind the tensor's last read as zero.
+    const int rows = static_cast<int>(call.p.v.shape[1]) - w.sequence.kv_row;
+    bool edge = first < w.valid_begin || min(first + L::kN, rows) > w.valid_end;
+    if constexpr (kFeatures == FlashSm90Features::kAll) edge = edge || has_padding(w, first);
     const uint32_t to = shared.v(v_ring.stage), full = shared.v_full(v_ring.stage);
     const uint32_t landed_here = shared.v_landed(v_ring.stage);
-    load<L::kPagesV>(call.v_map, to, edge ? landed_here : full, call.p.v, first, kv_head(w), w.b);
+    load<L::kPagesV>(call.v_map, to, edge ? landed_here : full, call.p.v, w.sequence.kv_row + first, kv_head(w),
+                     w.sequence.batch);
     if (edge) {
       ptx::mbarrier_wait(landed_here, landed >> v_ring.stage & 1);
       landed ^= 1u << v_ring.stage;
-      clear_edge(to, w.valid_begin - first, w.valid_end - first);
+      clear_edge(w, to, first);
       if (lane == 0) ptx::mbarrier_arrive(full);
     }
     v_ring.next();
   }
 
+  __device__ bool padded(const Sm90Work& w, int key) const {
+    const Tensor& t = call.p.key_padding;
+    return !attends(t, w.b * t.strides[0] + key * t.strides[1]);
+  }
+  // Does padding hide keys of this step, among those that lengths leave?
+  __device__ bool has_padding(const Sm90Work& w, int first) const {
+    if (!given(call.p.key_padding)) return false;
+    bool found = false;
+    for (int key = first + lane; key < min(first + L::kN, w.valid_end); key += 32) found = found || padded(w, key);
+    return __any_sync(0xFFFFFFFFu, found);
+  }
+
   // Rows of V that nobody attends become zero: they may hold NaN, and 0·NaN is NaN.
-  __device__ void clear_edge(uint32_t tile, int begin, int end) {
-    for (int piece = lane; piece < L::kPagesV * L::kN * 8; piece += 32) {
-      const int row = piece / 8 % L::kN;
-      if (row >= begin && row < end) continue;
-      asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(tile + static_cast<uint32_t>(piece) * 16), "r"(0)
-                   : "memory");
+  __device__ void clear_edge(const Sm90Work& w, uint32_t tile, int first) const {
+    for (int row = lane / 8; row < L::kN; row += 4) {
+      const int key = first + row;
+      bool keep = key >= w.valid_begin && key < w.valid_end;
+      if constexpr (kFeatures == FlashSm90Features::kAll) {
+        if (keep && given(call.p.key_padding)) keep = !padded(w, key);
+      }
+      if (keep) continue;
+#pragma unroll
+      for (int page = 0; page < L::kPagesV; ++page) {
+        const uint32_t to = tile + page * L::kKvPage + static_cast<uint32_t>(row * 128 + lane % 8 * 16);
+        asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
+      }
     }
     ptx::fence_proxy_async();
     __syncwarp();

@@ -37,9 +37,10 @@ __device__ inline void mask_products(const Sm90Positions& positions, int query, 
 constexpr float kStale = 8;
 
 // Scores become probabilities 2^((x - maximum)·scale·log2 e); `rescale` is what older sums and outputs shrink by. False
-// if it is 1 for all rows of the warp. fmaxf ignores NaN; a NaN score makes its probability NaN, and with it sum and
-// output.
-template <bool kLazy, int kCount>
+// if it is 1 for all rows of the warp. Of finished scores (scale_log2 is log2 e) the difference is taken before the
+// scaling, so that those as large as FLT_MAX stay finite. fmaxf ignores NaN; a NaN score makes its probability NaN, and
+// with it sum and output.
+template <bool kLazy, bool kFinished, int kCount>
 __device__ inline bool softmax_step(float (&score)[kCount], float scale_log2, Sm90Row (&row)[2], float (&rescale)[2]) {
   float largest[2];
 #pragma unroll
@@ -65,20 +66,26 @@ __device__ inline bool softmax_step(float (&score)[kCount], float scale_log2, Sm
       row[half].maximum = largest[half];
       row[half].sum *= rescale[half];
     }
-    const float shift = row[half].maximum == -INFINITY ? 0 : row[half].maximum * scale_log2;
+    const float reference = row[half].maximum == -INFINITY ? 0 : row[half].maximum, shift = reference * scale_log2;
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < kCount / 4; ++n) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         float& x = score[4 * n + 2 * half + i];
-        x = ptx::exp2_approximate(fmaf(x, scale_log2, -shift));
+        x = ptx::exp2_approximate(kFinished ? (x - reference) * scale_log2 : fmaf(x, scale_log2, -shift));
         sum += x;
       }
     }
     row[half].sum += sum;
   }
   return renew;
+}
+
+template <FlashSm90Features kFeatures>
+__device__ inline float log_sum_exp(float maximum, float sum, float scale_log2) {
+  if constexpr (kFeatures == FlashSm90Features::kAll) return maximum + logf(sum);
+  return (maximum * scale_log2 + log2f(sum)) * 0.6931471805599453f;  // the same rounded product as in the exponents
 }
 
 // The layout of a product's result is that of a left factor: P needs no shuffle.

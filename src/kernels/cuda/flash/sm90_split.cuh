@@ -31,8 +31,8 @@ __device__ inline float load_partial(const float* from) {
 }
 
 // True if this piece was the last: then the group has the whole tile's outputs, maxima and sums.
-template <typename T, FlashSm90Tile kTile, bool kPositions>
-__device__ inline bool Sm90Consumer<T, kTile, kPositions>::join_pieces(const Sm90Turn& turn) {
+template <typename T, FlashSm90Tile kTile, FlashSm90Features kFeatures>
+__device__ inline bool Sm90Consumer<T, kTile, kFeatures>::join_pieces(const Sm90Turn& turn) {
   constexpr int kFloats = kTile.dim_v / 2 + 4, kGroupFloats = 128 * kFloats;
   const FlashSm90Shares& shares = call.shares;
   const int thread = static_cast<int>(threadIdx.x) % 128;

@@ -28,7 +28,8 @@ struct FlashSm90Layout {
   static_assert(kBytes <= 227 * 1024, "more shared memory than a block can have");
 
   // Registers of a thread: a block has 65536, and all its threads start with the same number.
-  static constexpr int kGiven = kTile.groups == 3 ? 32 : 40, kTaken = kTile.groups == 3 ? 160 : 232;
+  static constexpr int kGiven = kTile.groups == 3 ? 32 : kTile.hooks ? 56 : 40;
+  static constexpr int kTaken = kTile.groups == 3 ? 160 : (504 - kGiven) / 2;
 };
 
 // Addresses of barriers and tiles of a block.

@@ -6,6 +6,13 @@
 
 namespace attnmux {
 
+/// What an instance of the kernel can do.
+enum class FlashSm90Features {
+  kPlain,      // lengths; a scale above 0
+  kPositions,  // and causal and window
+  kAll,        // and softcap, bias, key padding, a dense mask, any scale
+};
+
 struct FlashSm90Tile {
   int dim, dim_v;  // the widest head_dim and head_dim of v; of narrower ones the columns behind read as zero
   int groups;      // warpgroups that compute, of 64 queries each
@@ -14,6 +21,7 @@ struct FlashSm90Tile {
   int cluster;     // blocks that work on neighbouring queries and share the copies of K and V
   bool ping_pong;  // groups take turns at the tensor cores, so that the softmax of one hides below the others' products
   bool lazy;       // outputs are rescaled only when a maximum has fallen far behind
+  bool hooks = false;  // the instance with hooks, whose producer looks at padding
 };
 
 // A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 232, with
@@ -39,10 +47,16 @@ constexpr int flash_sm90_tile_index(int64_t head_dim, int64_t head_dim_v) {
   return i;
 }
 
-// Blocks of a cluster walk over the same keys, which masks by position take from them.
-ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, bool positions) {
+/// The tile of an instance. Blocks of a cluster walk over the same keys, which masks by position take from them; hooks
+/// need registers, so their tiles have fewer keys.
+ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, FlashSm90Features features) {
   FlashSm90Tile tile = kFlashSm90Tiles[index];
-  if (positions) tile.cluster = 1;
+  if (features != FlashSm90Features::kPlain) tile.cluster = 1;
+  if (features == FlashSm90Features::kAll) {
+    tile.groups = 2;
+    tile.hooks = true;
+    tile.keys = tile.dim_v <= 128 ? 128 : tile.dim_v <= 192 ? 96 : 32;
+  }
   return tile;
 }
 

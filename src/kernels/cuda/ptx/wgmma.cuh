@@ -106,6 +106,8 @@ __device__ inline void wgmma_registers(float (&d)[kN / 2], const uint32_t (&a)[4
   ATTNMUX_WGMMA(__nv_bfloat16, "bf16", __VA_ARGS__) \
   ATTNMUX_WGMMA(__half, "f16", __VA_ARGS__)
 
+ATTNMUX_WGMMA_TYPES(32, 2, 16, 17, 18, 19, 20)
+ATTNMUX_WGMMA_TYPES(48, 3, 24, 25, 26, 27, 28)
 ATTNMUX_WGMMA_TYPES(64, 4, 32, 33, 34, 35, 36)
 ATTNMUX_WGMMA_TYPES(80, 5, 40, 41, 42, 43, 44)
 ATTNMUX_WGMMA_TYPES(96, 6, 48, 49, 50, 51, 52)
