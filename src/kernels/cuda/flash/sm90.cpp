@@ -88,8 +88,8 @@ bool rows_aligned(const Tensor& t) {
   return true;
 }
 
-// Counters; what padding leaves; the pieces of tiles. Each block may leave two pieces, and a piece has a step of keys
-// at least, so a small problem needs less.
+// Counters; what padding leaves; the pieces of tiles. Each block may leave two pieces, and no more blocks than there
+// are steps have any.
 size_t attended_bytes(const Problem& p) {
   return given(p.key_padding) ? static_cast<size_t>(round_up(p.batch * 2 * 4, 128)) : 0;
 }
@@ -98,10 +98,10 @@ size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
   const size_t before = kFlashSm90ArrivalBytes + attended_bytes(*p);
   if (features != FlashSm90Features::kPlain) return before;
   const FlashSm90Tile tile = flash_sm90_tile(flash_sm90_tile_index(p->head_dim, p->head_dim_v), features);
-  const int64_t blocks = cuda_machine().device[p->device_id].multiprocessors, most = 2 * blocks;
+  const int64_t most = cuda_machine().device[p->device_id].multiprocessors;
   const int64_t rows = 64 * tile.groups * tile.cluster;
-  const int64_t tiles = min_of(p->batch * p->num_heads_q * ceil_div(p->seqlen_q, rows) * tile.cluster, most);
-  const int64_t pieces = min_of(tiles * min_of(ceil_div(p->seqlen_kv, tile.keys), most), most);
+  const int64_t tiles = min_of(p->batch * p->num_heads_q * ceil_div(p->seqlen_q, rows), most) * tile.cluster;
+  const int64_t pieces = 2 * min_of(tiles * min_of(ceil_div(p->seqlen_kv, tile.keys), most), most);
   return before + static_cast<size_t>(pieces * flash_sm90_partial_floats(tile) * 4);
 }
 

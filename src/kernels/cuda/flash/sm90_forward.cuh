@@ -46,7 +46,7 @@ __device__ inline Sm90Turns<kFeatures> turns_of_block(const FlashSm90Call& call)
 
 // kIndex is the tile's place in the table.
 template <typename T, int kIndex, FlashSm90Features kFeatures>
-__global__ void __launch_bounds__(FlashSm90Layout<kFlashSm90Tiles[kIndex]>::kThreads, 1)
+__global__ void __launch_bounds__(FlashSm90Layout<flash_sm90_tile(kIndex, kFeatures)>::kThreads, 1)
     flash_sm90_forward(const __grid_constant__ FlashSm90Call call) {
   constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kFeatures);
   using L = FlashSm90Layout<kTile>;

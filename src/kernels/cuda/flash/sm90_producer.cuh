@@ -118,8 +118,9 @@ struct Sm90Producer {
 
   __device__ void tile(const Sm90Work& w) {
     if (w.empty()) return;
-    load_q(w);
+    // K first: its place is free before that of Q, which the last step of the tile before still reads.
     load_k(w, w.end_step - 1);
+    load_q(w);
     for (int step = w.end_step - 1; step > w.first_step; --step) {
       load_k(w, step - 1);
       load_v(w, step);

@@ -76,8 +76,7 @@ struct Sm90Place {
 struct Sm90Sequence {
   int batch;          // coordinate in the tensors
   int q_row, kv_row;  // of packed sequences; else 0
-  int queries, keys;
-  int first, end;  // keys that lengths and padding leave
+  int queries, keys;  // keys [0, keys) can be attended
 };
 
 // Its steps: step n has the keys [n·kN, (n + 1)·kN). They run from the last to the first, so that the steps that need a
@@ -93,17 +92,10 @@ struct Sm90Work : Sm90Place {
 __device__ inline Sm90Sequence sm90_sequence(const FlashSm90Call& call, int b) {
   const Problem& p = call.p;
   if (!given(p.cu_seqlens_q) && !given(p.key_lengths)) {
-    const int keys = static_cast<int>(p.seqlen_kv);
-    return {b, 0, 0, static_cast<int>(p.seqlen_q), keys, 0, keys};
+    return {b, 0, 0, static_cast<int>(p.seqlen_q), static_cast<int>(p.seqlen_kv)};
   }
   const Sequence s = sequence(p, b);
-  Sm90Sequence r{b,
-                 0,
-                 0,
-                 ptx::uniform(static_cast<int>(s.seqlen_q)),
-                 ptx::uniform(static_cast<int>(s.seqlen_kv)),
-                 0,
-                 ptx::uniform(static_cast<int>(s.key_length))};
+  Sm90Sequence r{b, 0, 0, ptx::uniform(static_cast<int>(s.seqlen_q)), ptx::uniform(static_cast<int>(s.key_length))};
   if (given(p.cu_seqlens_q)) {
     r.batch = 0;
     r.q_row = ptx::uniform(static_cast<int>(clamped_entry(p.cu_seqlens_q, b, p.q.shape[1])));
@@ -140,7 +132,7 @@ __device__ inline Sm90Work sm90_work(const FlashSm90Call& call, const Sm90Turn& 
   const Problem& p = call.p;
   Sm90Work w{locate<kTile, kFeatures>(call, turn.place, rank)};
   w.sequence = sm90_sequence(call, w.b);
-  const int queries = w.sequence.queries, length = w.sequence.end;
+  const int queries = w.sequence.queries, length = w.sequence.keys;
   w.positions = {-static_cast<int>(kFlashSm90MaxLength), static_cast<int>(kFlashSm90MaxLength), 0, length};
   if constexpr (kFeatures != FlashSm90Features::kPlain) {
     const int delta = p.align == ATTNMUX_ALIGN_BOTTOM_RIGHT ? length - queries : 0;
@@ -157,7 +149,8 @@ __device__ inline Sm90Work sm90_work(const FlashSm90Call& call, const Sm90Turn& 
   }
   const int last_query = min(w.first_query + L::kM, queries) - 1;
   const int first_key = w.positions.begin(w.first_query);
-  const int end_key = w.first_query < queries ? w.positions.end(last_query) : 0;
+  // All blocks of a cluster walk over the keys, or none.
+  const int end_key = w.first_query - rank * L::kM < queries ? w.positions.end(last_query) : 0;
   w.valid_begin = w.positions.begin(0);
   w.valid_end = w.positions.end(queries - 1);
   w.first_step = max(first_key / L::kN, turn.first_step);
