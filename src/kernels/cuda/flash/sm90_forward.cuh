@@ -78,7 +78,10 @@ __global__ void __launch_bounds__(FlashSm90Layout<flash_sm90_tile(kIndex, kFeatu
     }
   }
   // No block of a cluster ends while another may still copy into it, or tell it something.
-  if constexpr (kTile.cluster > 1) sync_blocks<kTile.cluster>();
+  if constexpr (kTile.cluster > 1) {
+    __syncwarp();
+    sync_blocks<kTile.cluster>();
+  }
 }
 
 }  // namespace
