@@ -6,6 +6,7 @@
 #include "kernels/cpu/math/math.h"
 #ifdef ATTNMUX_HAS_CUDA
 #include "kernels/cuda/flash/sm80.h"
+#include "kernels/cuda/flash/sm90.h"
 #include "kernels/cuda/math/math.h"
 #endif
 
@@ -14,10 +15,14 @@ namespace attnmux {
 #define CPU_FLASH &kCpuFlashAmx, &kCpuFlashAvx512Bf16, &kCpuFlashAvx512, &kCpuFlashAvx2, &kCpuFlashBaseline
 #ifdef ATTNMUX_HAS_CUDA
 #define CUDA_FLASH , &kCudaFlashSm80
+#define CUDA_FLASH_3 &kCudaFlashSm90
+#define NO_CUDA_FLASH_3(other) ""
 #define CUDA_MATH , &kCudaMath
 #define NO_CUDA "this version has no kernel for it"
 #else
 #define CUDA_FLASH
+#define CUDA_FLASH_3
+#define NO_CUDA_FLASH_3(other) "it needs a Hopper GPU (sm90a), and this build has no CUDA kernels; use \"" other "\""
 #define CUDA_MATH
 #define NO_CUDA "this build has no CUDA kernels"
 #endif
@@ -35,8 +40,8 @@ constexpr BackendRow kBackends[kBackendNames.size()] = {
   {"flex",                           "flex",     "user-defined score and mask functions with block sparsity",            "this build has no flex kernels; use a typed mask with \"native\"",        {}},
   {"flash",                          "flash",    "FlashAttention-2: tiling and recomputation",                           "",                                                                        {CPU_FLASH CUDA_FLASH}},
   {"flash_varlen",                   "flash",    "FlashAttention-2 on packed sequences",                                 "",                                                                        {CPU_FLASH CUDA_FLASH}},
-  {"_flash_3",                       "flash",    "FlashAttention-3: TMA, wgmma, warp specialization",                    "it needs a Hopper GPU (sm90a), and " NO_CUDA "; use \"flash\"",           {}},
-  {"_flash_varlen_3",                "flash",    "FlashAttention-3 on packed sequences",                                 "it needs a Hopper GPU (sm90a), and " NO_CUDA "; use \"flash_varlen\"",    {}},
+  {"_flash_3",                       "flash",    "FlashAttention-3: TMA, wgmma, warp specialization",                    NO_CUDA_FLASH_3("flash"),                                                  {CUDA_FLASH_3}, false, "it is for Hopper GPUs (sm90a); \"flash\" runs on others and on the CPU"},
+  {"_flash_varlen_3",                "flash",    "FlashAttention-3 on packed sequences",                                 NO_CUDA_FLASH_3("flash_varlen"),                                           {CUDA_FLASH_3}, false, "it is for Hopper GPUs (sm90a); \"flash_varlen\" runs on others and on the CPU"},
   {"_flash_3_hub",                   "flash",    "FlashAttention-3 from a prebuilt kernel package of the Hub",           "this build has no loader for Hub packages; use \"flash\"",                {}},
   {"sage",                           "sage",     "SageAttention: INT8 QKᵀ with K smoothing",                             "this build has no sage kernels; use \"native\"",                          {}},
   {"sage_varlen",                    "sage",     "SageAttention on packed sequences",                                    "this build has no sage kernels; use \"flash_varlen\"",                    {}},
@@ -50,6 +55,8 @@ constexpr BackendRow kBackends[kBackendNames.size()] = {
 // clang-format on
 #undef CPU_FLASH
 #undef CUDA_FLASH
+#undef CUDA_FLASH_3
+#undef NO_CUDA_FLASH_3
 #undef CUDA_MATH
 #undef NO_CUDA
 

@@ -18,7 +18,8 @@ struct BackendRow {
   const char* promise;                           // one line: what the name stands for
   const char* missing;                           // why none of its kernels is in this build; "" where some are
   const Kernel* kernels[kMaxKernelsPerBackend];  // in order of preference; null after the last
-  bool automatic = false;  // chooses among families, so it stays within the 16-bit accuracy class unless allowed
+  bool automatic = false;    // chooses among families, so it stays within the 16-bit accuracy class unless allowed
+  const char* instead = "";  // what a refusal adds: who runs where this backend does not
 
   size_t num_kernels() const {
     size_t n = 0;

@@ -155,6 +155,8 @@ std::string explain_text(const Explained& e, bool all) {
     for (const ExplainedKernel& k : e.chosen.kernels) width = std::max(width, k.name.size());
     text += "  " + padded("kernel", width + 2) + "runs   why\n";
     append_kernels(text, e.chosen, "  ");
+    const BackendRow& row = *backend_row(e.selection.backend);
+    if (e.selection.kernel == nullptr && row.instead[0] != 0) text += "  " + std::string(row.instead) + "\n";
   }
   if (all) {
     for (const ExplainedBackend& other : e.others) {

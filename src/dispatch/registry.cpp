@@ -217,6 +217,7 @@ bool is_available(const BackendRow& row, Message& reason) {
     separator = "; ";
   }
   reason << reasons.view();
+  if (row.instead[0] != 0) reason << "; " << row.instead;
   return false;
 }
 

@@ -176,6 +176,7 @@ attnmux_code select(const Problem& p, const attnmux_options& o, Selection& selec
     previous = reason;
   }
   text << " " << previous.text;
+  if (row.instead[0] != 0) text << "; " << row.instead;
   return fail(error, any_available ? ATTNMUX_UNSUPPORTED : ATTNMUX_UNAVAILABLE, text);
 }
 

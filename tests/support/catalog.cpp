@@ -40,6 +40,16 @@ std::string only_device() {
   return text == "all" ? "" : text;
 }
 
+// "" where every kernel is wanted.
+std::string only_kernel() {
+  const char* value = std::getenv("ATTNMUX_TEST_KERNEL");
+  const std::string name = value == nullptr ? "" : value;
+  if (!name.empty() && attnmux_kernel_find(name.data(), name.size()) == 0) {
+    throw std::runtime_error("ATTNMUX_TEST_KERNEL is \"" + name + "\", which names no kernel");
+  }
+  return name;
+}
+
 void say_why_cuda_is_missing() {
   const auto cuda = describe(ATTNMUX_DESCRIBE_MACHINE).at("devices").at("cuda");
   const std::string reason = cuda.at("reason");
@@ -47,12 +57,13 @@ void say_why_cuda_is_missing() {
 }
 
 std::vector<Target> find_targets() {
-  const std::string only = only_device();
+  const std::string only = only_device(), one = only_kernel();
   if (cuda_tensors_can_be_mirrored && only != "cpu") say_why_cuda_is_missing();
   std::vector<Target> all;
   for (const auto& backend : describe(ATTNMUX_DESCRIBE_BACKENDS)) {
     if (!backend.at("available").get<bool>()) continue;
     for (const auto& kernel : backend.at("kernel_details")) {
+      if (!one.empty() && kernel.at("name") != one) continue;
       const bool on_cuda = kernel.at("device") == "cuda";
       if (on_cuda && !cuda_tensors_can_be_mirrored) continue;
       if (!kernel.at("available").get<bool>() || (!only.empty() && kernel.at("device") != only)) continue;

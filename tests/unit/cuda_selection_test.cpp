@@ -89,6 +89,46 @@ TEST_F(CudaSelection, TheReasonWhyThereIsNoGpuIsPassedOn) {
   expect_says(planned(Dtype::kBf16, 64), "the driver is on holiday");
 }
 
+TEST_F(CudaSelection, Flash3RunsOnHopperOnly) {
+  for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
+    for (const int64_t dim : {8, 40, 64, 80, 128, 160, 192, 256})
+      EXPECT_EQ(planned(dtype, dim, "_flash_3"), "cuda_flash_sm90");
+    EXPECT_EQ(planned(dtype, 64, "_flash_varlen_3"), "cuda_flash_sm90");
+    for (const double scale : {0.0, -1.0, 1e300})
+      EXPECT_EQ(planned(dtype, 64, "_flash_3", 0, {.scale = scale}), "cuda_flash_sm90");
+  }
+  for (const auto& [major, minor] : {std::pair{8, 0}, {8, 9}, {10, 0}, {12, 0}}) {
+    machine_ = machine_with(1, major, minor);
+    const std::string message = planned(Dtype::kBf16, 64, "_flash_3");
+    expect_says(message, "needs a Hopper GPU (compute capability 9.0, sm90a); Imagined GPU has ");
+    expect_says(message, "\"flash\" runs on others and on the CPU");
+  }
+  // Two GPUs, of which one is Hopper: the other's tensors are refused.
+  machine_ = machine_with(2, 9, 0);
+  machine_.device[1].major = 8;
+  EXPECT_EQ(planned(Dtype::kBf16, 64, "_flash_3", 0), "cuda_flash_sm90");
+  expect_says(planned(Dtype::kBf16, 64, "_flash_3", 1), "cuda:1, Imagined GPU, has 8.0");
+}
+
+TEST_F(CudaSelection, Flash3SaysWhatItDoesNotTake) {
+  expect_says(planned(Dtype::kBf16, 60, "_flash_3"), "head_dim is 60; it takes multiples of 8 up to 256");
+  expect_says(planned(Dtype::kBf16, 264, "_flash_3"), "head_dim is 264");
+  expect_says(planned(Dtype::kFp32, 64, "_flash_3"), "does not take fp32; it takes fp16, bf16");
+  expect_says(planned(Dtype::kBf16, 64, "_flash_3", 0, {.dropout = {.p = 0.5, .seed = 1}}), "does not support dropout");
+  const auto strided = [](int64_t row, int64_t head) {
+    const MutableTensorView x(nullptr, Dtype::kBf16, {2, 64, 4, 64}, {64 * row, row, head, 1}, Device::cuda());
+    const MutableTensorView out(nullptr, Dtype::kBf16, {2, 64, 4, 64}, Device::cuda());
+    Plan plan;
+    const Status status = try_plan(plan, x, x, x, out, {.backend = "_flash_3"}, {.stream = Stream::per_thread()});
+    return status ? std::string(plan.kernel()) : std::string(status.message());
+  };
+  EXPECT_EQ(strided(256, 64), "cuda_flash_sm90");
+  EXPECT_EQ(strided(512, 0), "cuda_flash_sm90");  // one head for all
+  expect_says(strided(260, 64), "stride 1 of q is 260 elements; it takes positive multiples of 8");
+  expect_says(strided(-256, 64), "stride 0 of q is -16384 elements");
+  expect_says(strided(512, 68), "stride 2 of q is 68 elements");
+}
+
 TEST_F(CudaSelection, TensorsOfOneCallAreOnOneDevice) {
   const MutableTensorView q(nullptr, Dtype::kBf16, {2, 64, 4, 64}, Device::cuda(0));
   const MutableTensorView k(nullptr, Dtype::kBf16, {2, 64, 4, 64}, Device::cuda(1));
@@ -106,6 +146,8 @@ TEST_F(CudaSelection, CpuCallsNeverAskForAGpu) {
   const MutableTensorView out(result.data(), {2, 8, 4, 16});
   const Status status = try_attention(x, x, x, out, {.backend = "_flash_3"});
   EXPECT_EQ(std::string(status.message()).find("nobody"), std::string::npos) << status.message();
+  expect_says(std::string(status.message()), "tensors are on the cpu");
+  expect_says(std::string(status.message()), "it is for Hopper GPUs (sm90a); \"flash\" runs on others and on the CPU");
   EXPECT_TRUE(try_attention(x, x, x, out).ok());
 }
 

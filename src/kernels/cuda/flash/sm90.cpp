@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/flash/sm90.h"
+
+#include <cmath>
+#include <utility>
+
+#include "kernels/cuda/flash/sm90_tiles.h"
+#include "kernels/cuda/runtime/cuda_error.h"
+#include "kernels/cuda/runtime/device.h"
+
+namespace attnmux {
+namespace {
+
+constexpr int64_t kMaxHeadDim = 256;
+constexpr double kLog2E = 1.4426950408889634;
+
+// Its instructions exist on this very architecture and not on newer ones.
+bool is_hopper(const CudaDevice& device) { return device.major == 9 && device.minor == 0; }
+
+int32_t available(Reason* reason) {
+  if (cuda_available(0, reason) == 0) return 0;
+  const CudaMachine& machine = cuda_machine();
+  for (int32_t id = 0; id < machine.num_devices; ++id) {
+    if (is_hopper(machine.device[id])) return 1;
+  }
+  refuse(reason, "needs a Hopper GPU (compute capability 9.0, sm90a); %s has %d.%d", machine.device[0].name,
+         machine.device[0].major, machine.device[0].minor);
+  return 0;
+}
+
+int32_t check_device(const Problem& p, Reason* reason) {
+  if (cuda_device_is(p, 0, reason) == 0) return 0;
+  const CudaDevice& device = cuda_machine().device[p.device_id];
+  if (is_hopper(device)) return 1;
+  refuse(reason, "needs a Hopper GPU (compute capability 9.0, sm90a); cuda:%d, %s, has %d.%d", p.device_id, device.name,
+         device.major, device.minor);
+  return 0;
+}
+
+int32_t check_shape(const Problem& p, Reason* reason) {
+  for (const auto& [name, dim] : {std::pair("head_dim", p.head_dim), std::pair("head_dim of v", p.head_dim_v)}) {
+    if (dim % 8 != 0 || dim > kMaxHeadDim) {
+      refuse(reason, "%s is %lld; it takes multiples of 8 up to %lld (\"native\" and \"_native_efficient\" take any)",
+             name, static_cast<long long>(dim), static_cast<long long>(kMaxHeadDim));
+      return 0;
+    }
+  }
+  if (max_of(p.seqlen_q, p.seqlen_kv) >= kFlashSm90MaxLength) {
+    refuse(reason, "there are %lld queries and %lld keys; it takes fewer than 2^30 of each",
+           static_cast<long long>(p.seqlen_q), static_cast<long long>(p.seqlen_kv));
+    return 0;
+  }
+  constexpr int64_t kMost = INT32_MAX;
+  const int64_t tiles = ceil_div(p.seqlen_q, 64);
+  if (p.batch * p.num_heads_q > kMost || (tiles > 0 && p.batch * p.num_heads_q > kMost / tiles)) {
+    refuse(reason, "batch entries, heads and blocks of 64 queries are more than 2^31; split the batch");
+    return 0;
+  }
+  return 1;
+}
+
+// A scale that softmax can apply to products, whose maximum then is the scores'.
+bool ordinary_scale(const Problem& p) {
+  const auto scale_log2 = static_cast<float>(p.scale * kLog2E);
+  return scale_log2 > 0 && std::isfinite(scale_log2);
+}
+
+FlashSm90Features features_of(const Problem& p) {
+  constexpr uint64_t kHooks = ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_BIAS | ATTNMUX_SOFTCAP;
+  if ((p.features & kHooks) != 0 || !ordinary_scale(p)) return FlashSm90Features::kAll;
+  return p.window_left >= 0 || p.window_right >= 0 ? FlashSm90Features::kPositions : FlashSm90Features::kPlain;
+}
+
+int32_t check(const Problem* p, Reason* reason) {
+  if (check_device(*p, reason) == 0 || check_shape(*p, reason) == 0) return 0;
+  return tensor_map_takes("q", p->q, reason) != 0 && tensor_map_takes("k", p->k, reason) != 0 &&
+                 tensor_map_takes("v", p->v, reason) != 0
+             ? 1
+             : 0;
+}
+
+// Does every row of the tensor start at a multiple of 16 bytes? The elements have 16 bits.
+bool rows_aligned(const Tensor& t) {
+  if (reinterpret_cast<uintptr_t>(t.data) % 16 != 0) return false;
+  for (int i = 0; i < 3; ++i) {
+    if (t.shape[i] > 1 && t.strides[i] % 8 != 0) return false;
+  }
+  return true;
+}
+
+// Counters; what padding leaves; the pieces of tiles. Each block may leave two pieces, and no more blocks than there
+// are steps have any.
+size_t attended_bytes(const Problem& p) {
+  return given(p.key_padding) ? static_cast<size_t>(round_up(p.batch * 2 * 4, 128)) : 0;
+}
+size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
+  const FlashSm90Features features = features_of(*p);
+  const size_t before = kFlashSm90ArrivalBytes + attended_bytes(*p);
+  if (features != FlashSm90Features::kPlain) return before;
+  const FlashSm90Tile tile = flash_sm90_tile(flash_sm90_tile_index(p->head_dim, p->head_dim_v), features);
+  const int64_t most = cuda_machine().device[p->device_id].multiprocessors;
+  const int64_t rows = 64 * tile.groups * tile.cluster;
+  const int64_t tiles = min_of(p->batch * p->num_heads_q * ceil_div(p->seqlen_q, rows), most) * tile.cluster;
+  const int64_t pieces = 2 * min_of(tiles * min_of(ceil_div(p->seqlen_kv, tile.keys), most), most);
+  return before + static_cast<size_t>(pieces * flash_sm90_partial_floats(tile) * 4);
+}
+
+attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
+  if (p->seqlen_q == 0 || p->batch == 0 || p->num_heads_q == 0) return ATTNMUX_OK;
+  FlashSm90Call call{};
+  call.p = *p;
+  call.features = features_of(*p);
+  call.scale_log2 = static_cast<float>(call.features == FlashSm90Features::kAll ? kLog2E : p->scale * kLog2E);
+  call.multiprocessors = cuda_machine().device[p->device_id].multiprocessors;
+  call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
+  call.aligned_out = rows_aligned(p->out) ? 1 : 0;
+  call.arrivals = static_cast<int32_t*>(context->workspace);
+  char* rest = static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes;
+  if (given(p->key_padding)) call.attended = reinterpret_cast<int32_t*>(rest);
+  call.partials = reinterpret_cast<float*>(rest + attended_bytes(*p));
+  const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16;
+  return launch(call, context->stream, error);
+}
+
+}  // namespace
+
+const Kernel kCudaFlashSm90 = {
+    .struct_size = sizeof(Kernel),
+    .device_type = ATTNMUX_CUDA,
+    .name = "cuda_flash_sm90",
+    .features = ((uint64_t{1} << ATTNMUX_FEATURE_COUNT) - 1) & ~ATTNMUX_DROPOUT,
+    .dtypes = 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16,
+    .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, 0},
+    .available = available,
+    .check = check,
+    .workspace_bytes = workspace_bytes,
+    .run = run,
+};
+
+}  // namespace attnmux

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tile shapes, and what lies where in shared memory.
+//
+// A tile of R rows is pages of 64 columns; a row of a page is 128 bytes, whose eight pieces of 16 bytes are swizzled by
+// the row, as the copy engine writes them and wgmma reads them.
+#pragma once
+
+#include "kernels/cuda/flash/sm90.h"
+#include "kernels/cuda/flash/sm90_tiles.h"
+#include "kernels/cuda/ptx/wgmma.cuh"
+
+namespace attnmux {
+
+namespace {
+
+template <FlashSm90Tile kTile>
+struct FlashSm90Layout {
+  static constexpr int kM = 64 * kTile.groups, kN = kTile.keys, kStages = kTile.stages;
+  static constexpr int kThreads = 128 * (kTile.groups + 1);
+  static constexpr int kPages = (kTile.dim + 63) / 64, kPagesV = (kTile.dim_v + 63) / 64;
+  static constexpr uint32_t kQPage = kM * 128, kKvPage = kN * 128;
+  static constexpr uint32_t kQBytes = kPages * kQPage, kKBytes = kPages * kKvPage, kVBytes = kPagesV * kKvPage;
+  static_assert(kN % 16 == 0 && kKvPage % 1024 == 0, "pages are whole swizzle atoms, steps of P·V whole products");
+  // Barriers come first, so that an array that grows out of its place shows in the tiles.
+  static constexpr uint32_t kBarrierBytes = 1024;
+  static constexpr uint32_t kQ = kBarrierBytes, kK = kQ + kQBytes, kV = kK + kStages * kKBytes;
+  static constexpr uint32_t kBytes = kV + kStages * kVBytes;
+  static_assert(kBytes <= 227 * 1024, "more shared memory than a block can have");
+
+  // Registers of a thread: a block has 65536, and all its threads start with the same number.
+  static constexpr int kGiven = kTile.groups == 3 ? 32 : kTile.hooks ? 56 : 40;
+  static constexpr int kTaken = kTile.groups == 3 ? 160 : (504 - kGiven) / 2;
+};
+
+// Addresses of barriers and tiles of a block.
+template <FlashSm90Tile kTile>
+struct FlashSm90Shared {
+  using L = FlashSm90Layout<kTile>;
+  uint32_t base;
+  __device__ uint32_t q() const { return base + L::kQ; }
+  __device__ uint32_t k(int stage) const { return base + L::kK + static_cast<uint32_t>(stage) * L::kKBytes; }
+  __device__ uint32_t v(int stage) const { return base + L::kV + static_cast<uint32_t>(stage) * L::kVBytes; }
+  __device__ uint32_t word(int group) const { return base + 32 + static_cast<uint32_t>(group) * 4; }
+  // "full" ends a phase when a tile has arrived, "empty" when every warp has read it.
+  __device__ uint32_t q_full() const { return base; }
+  __device__ uint32_t q_empty() const { return base + 8; }
+  __device__ uint32_t k_full(int stage) const { return base + 64 + static_cast<uint32_t>(stage) * 64; }
+  __device__ uint32_t k_empty(int stage) const { return k_full(stage) + 8; }
+  __device__ uint32_t v_full(int stage) const { return k_full(stage) + 16; }
+  __device__ uint32_t v_empty(int stage) const { return k_full(stage) + 24; }
+  __device__ uint32_t v_landed(int stage) const { return k_full(stage) + 32; }  // before its edge is cleared
+};
+
+// A position in the ring of stages. The phase's parity flips each time around.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void next() {
+    if constexpr (kStages == 1) {
+      parity ^= 1;
+    } else {
+      const bool wraps = stage == kStages - 1;
+      stage = wraps ? 0 : stage + 1;
+      parity ^= wraps ? 1u : 0u;
+    }
+  }
+};
+
+}  // namespace
+}  // namespace attnmux

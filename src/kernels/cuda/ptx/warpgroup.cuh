@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Registers of a warpgroup (four warps), and values that are the same in a warp, sm90a.
+#pragma once
+
+#include <cstdint>
+
+namespace attnmux::ptx {
+namespace {
+
+// PTX ISA, "Miscellaneous Instructions: setmaxnreg": all warps of the warpgroup execute it.
+template <int registers>
+__device__ inline void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
+}
+template <int registers>
+__device__ inline void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
+}
+
+// The first lane's value in every lane. The compiler sees that the result is the same in the whole warp: it then keeps
+// what depends on it in uniform registers, and branches on it leave the warpgroup converged, without which the products
+// of a warpgroup are serialised.
+__device__ inline int uniform(int x) { return __shfl_sync(0xFFFFFFFFu, x, 0); }
+
+}  // namespace
+}  // namespace attnmux::ptx

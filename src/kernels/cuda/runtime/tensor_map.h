@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Descriptors with which the tensor memory accelerator finds a box in a tensor.
+#pragma once
+
+#include "kernels/kernel.h"
+
+namespace attnmux {
+
+/// The driver's opaque CUtensorMap; a kernel takes it as part of a __grid_constant__ parameter.
+struct alignas(128) TensorMap {
+  uint64_t opaque[16];
+};
+
+/// Can boxes of this (B, S, H, D) tensor of 16-bit elements be copied? Rows at multiples of 16 bytes, strides that do
+/// not go backwards. Says why not of the tensor `name`.
+int32_t tensor_map_takes(const char* name, const Tensor& tensor, Reason* reason);
+
+/// Boxes of 64 columns and `rows` rows, innermost coordinates (column, row, head, batch). Columns and rows outside of
+/// the tensor read as zero; a row of 64 columns is 128 bytes in shared memory, whose 16-byte pieces are swizzled.
+/// Coordinates of a dimension with stride 0 must be 0.
+attnmux_code encode_tensor_map(const Tensor& tensor, uint32_t rows, TensorMap& map, attnmux_error* error);
+
+}  // namespace attnmux
