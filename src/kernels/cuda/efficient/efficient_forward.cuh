@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kEfficientThreads, kDim <= 64    ? 3
     }
     if (__any_sync(0xFFFFFFFFu, any)) {  // else a mask empties the tile for the rows of this warp
       float rescale[2];
-      softmax_natural<kScoreTiles>(score, state, rescale);
+      softmax<true, kScoreTiles>(score, false, kFlashLog2E, state, rescale);
       if (call.threshold != 0) drop<kScoreTiles>(call, b, rows, key, lane, score);
       // The order of keys within a product is free, so P stays where the first product left it: k = t is key 2t of
       // eight, and k = t+4 is key 2t+1.
