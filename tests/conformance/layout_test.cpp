@@ -166,6 +166,11 @@ TEST_P(Layouts, EveryOffset) {
       r.out.poison();
       r.status = try_attention(c.q.view(), k, c.v.view(), r.out.mutable_view(),
                                {.backend = target.backend, .kernel = target.kernel});
+      if (r.refused()) {  // copied 16 bytes at a time
+        EXPECT_NE(static_cast<size_t>(offset) * size_of(dtype) % 16, 0u) << target.text();
+        EXPECT_NE(r.status.message().find("not a multiple of 16 bytes"), std::string_view::npos) << r.status.message();
+        continue;
+      }
       ASSERT_TRUE(r.status.ok()) << r.status.message();
       EXPECT_EQ(r.out.element_bytes(), expected) << target.text() << " offset " << offset;
     }

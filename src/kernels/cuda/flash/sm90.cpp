@@ -93,16 +93,20 @@ bool rows_aligned(const Tensor& t) {
 size_t attended_bytes(const Problem& p) {
   return given(p.key_padding) ? static_cast<size_t>(round_up(p.batch * 2 * 4, 128)) : 0;
 }
+bool may_share(const Problem& p, const FlashSm90Tile& tile) {
+  return features_of(p) == FlashSm90Features::kPlain && ceil_div(p.seqlen_kv, tile.keys) > kFlashSm90ShareCost;
+}
+FlashSm90Tile tile_of(const Problem& p) {
+  return flash_sm90_tile(flash_sm90_tile_index(p.head_dim, p.head_dim_v), features_of(p));
+}
 size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
-  const FlashSm90Features features = features_of(*p);
-  const size_t before = kFlashSm90ArrivalBytes + attended_bytes(*p);
-  if (features != FlashSm90Features::kPlain) return before;
-  const FlashSm90Tile tile = flash_sm90_tile(flash_sm90_tile_index(p->head_dim, p->head_dim_v), features);
+  const FlashSm90Tile tile = tile_of(*p);
+  if (!may_share(*p, tile)) return attended_bytes(*p);
   const int64_t most = cuda_machine().device[p->device_id].multiprocessors;
   const int64_t rows = 64 * tile.groups * tile.cluster;
   const int64_t tiles = min_of(p->batch * p->num_heads_q * ceil_div(p->seqlen_q, rows), most) * tile.cluster;
   const int64_t pieces = 2 * min_of(tiles * min_of(ceil_div(p->seqlen_kv, tile.keys), most), most);
-  return before + static_cast<size_t>(pieces * flash_sm90_partial_floats(tile) * 4);
+  return kFlashSm90ArrivalBytes + static_cast<size_t>(pieces * flash_sm90_partial_floats(tile) * 4);
 }
 
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
@@ -114,10 +118,11 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.multiprocessors = cuda_machine().device[p->device_id].multiprocessors;
   call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
   call.aligned_out = rows_aligned(p->out) ? 1 : 0;
-  call.arrivals = static_cast<int32_t*>(context->workspace);
-  char* rest = static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes;
-  if (given(p->key_padding)) call.attended = reinterpret_cast<int32_t*>(rest);
-  call.partials = reinterpret_cast<float*>(rest + attended_bytes(*p));
+  if (given(p->key_padding)) call.attended = static_cast<int32_t*>(context->workspace);
+  if (may_share(*p, tile_of(*p))) {
+    call.arrivals = static_cast<int32_t*>(context->workspace);
+    call.partials = reinterpret_cast<float*>(static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes);
+  }
   const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16;
   return launch(call, context->stream, error);
 }

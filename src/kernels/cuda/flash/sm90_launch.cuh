@@ -39,9 +39,8 @@ inline int32_t heads_of_a_section(const Problem& p, int64_t l2_bytes) {
 
 // The last round is shared where that saves more steps than writing, reading and adding up the pieces costs.
 inline FlashSm90Shares share_out(int64_t places, int64_t blocks, int64_t steps, bool may_share) {
-  constexpr int64_t kCost = 4;
   const int64_t rounds = places / blocks, left = places % blocks, share = ceil_div(left * steps, blocks);
-  if (!may_share || left == 0 || share + kCost > steps)
+  if (!may_share || left == 0 || share + kFlashSm90ShareCost > steps)
     return {static_cast<int32_t>(ceil_div(places, blocks)), static_cast<int32_t>(steps), 0};
   return {static_cast<int32_t>(rounds), static_cast<int32_t>(steps), static_cast<int32_t>(share)};
 }

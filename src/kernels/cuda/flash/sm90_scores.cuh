@@ -7,7 +7,6 @@
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/flash/sm90_schedule.cuh"
-#include "kernels/cuda/ptx/mma.cuh"
 
 namespace attnmux {
 namespace {
@@ -18,16 +17,6 @@ __device__ inline float add_bias(float score, float bias) {
   if (fabsf(sum) < INFINITY) return sum;
   if (bias == -INFINITY) return -INFINITY;
   return isfinite(score) && isfinite(bias) ? copysignf(FLT_MAX, sum) : sum;
-}
-
-// Within some units of 2^-24 of tanh, and relative to it where it is small: a softcap far above the scores changes none.
-__device__ inline float tanh_approximate(float x) {
-  constexpr float kTwoLog2E = 2.8853900817779268f;
-  const float x2 = x * x;
-  // The Taylor series: its next term is below 2^-26 of the sum for |x| < 1/4.
-  const float small = x * fmaf(x2, fmaf(x2, fmaf(x2, fmaf(x2, 62.0f / 2835, -17.0f / 315), 2.0f / 15), -1.0f / 3), 1.0f);
-  const float large = 1 - __fdividef(2, ptx::exp2_approximate(x * kTwoLog2E) + 1);
-  return fabsf(x) < 0.25f ? small : large;
 }
 
 // Calls act(score, offset) for the scores whose query and key exist; offset is theirs in a (B, H, Sq, Skv) tensor.
@@ -54,10 +43,9 @@ __device__ inline void for_scores(const Tensor& t, const Sm90Work& w, int query,
 template <int kCount>
 __device__ inline void finish_scores(const Problem& p, const Sm90Work& w, int query, int key, float (&score)[kCount]) {
   const auto scale = static_cast<float>(p.scale), softcap = static_cast<float>(p.softcap);
-  const float inverse = softcap > 0 ? scale / softcap : 0;
   if (softcap > 0) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) score[i] = softcap * tanh_approximate(score[i] * inverse);
+    for (int i = 0; i < kCount; ++i) score[i] = softcap * tanhf(score[i] * scale / softcap);
   } else {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) score[i] *= scale;

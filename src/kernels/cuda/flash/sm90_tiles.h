@@ -29,12 +29,12 @@ struct FlashSm90Tile {
 // clang-format off
 inline constexpr FlashSm90Tile kFlashSm90Tiles[] = {
     // Measured on an H200 in one run with cuDNN 9.19, bf16, as a multiple of its speed.
-    {64, 64, 3, 128, 2, 1, false, false},    // 16384 keys: 1.122, with turns 1.095, two groups of 192 keys 0.979
+    {64, 64, 3, 128, 2, 1, false, false},    // 16384 keys: 1.113, with turns 1.074; 4096 keys: 0.964 and 0.970
     {96, 96, 2, 176, 2, 1, true, false},     // as 128
-    {128, 128, 2, 176, 2, 1, true, false},   // 4352 keys: 1.009, 160 keys 0.968, 128 keys 1.000, without turns 0.997
+    {128, 128, 2, 176, 2, 1, false, false},  // 16384 keys: 1.045, with turns 1.006; 4352 keys: 1.079 and 1.093
     {192, 128, 2, 128, 2, 1, true, false},   // the most keys of which two stages fit in shared memory
     {192, 192, 2, 112, 2, 1, true, false},   // the same
-    {256, 256, 2, 80, 2, 1, true, false},    // 16384 keys: 1.052, without turns 1.023; more keys do not fit in registers
+    {256, 256, 2, 80, 2, 1, true, true},     // 16384 keys: 1.213, not lazily 1.120; more keys do not fit in registers
 };
 // clang-format on
 
@@ -60,6 +60,9 @@ ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, FlashSm90Featu
   }
   return tile;
 }
+
+/// Steps that sharing a tile costs: writing, reading and adding up the pieces. Shorter tiles are not shared.
+inline constexpr int64_t kFlashSm90ShareCost = 4;
 
 /// What a piece of a tile leaves for the block that puts the pieces together: outputs, maxima and sums of all threads.
 constexpr int64_t flash_sm90_partial_floats(const FlashSm90Tile& tile) {
