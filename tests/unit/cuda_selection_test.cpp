@@ -58,7 +58,7 @@ TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
       EXPECT_EQ(planned(dtype, dim, "flash"), "cuda_flash_sm80");
       EXPECT_EQ(planned(dtype, dim, "_native_math"), "cuda_math");
     }
-    for (const int64_t dim : {1, 12, 257, 512}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
+    for (const int64_t dim : {1, 12, 257, 520}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
   }
   EXPECT_EQ(planned(Dtype::kFp32, 64), "cuda_math");
   EXPECT_EQ(planned(Dtype::kFp64, 64), "cuda_math");
