@@ -59,7 +59,7 @@ TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
       EXPECT_EQ(planned(dtype, dim, "_native_math"), "cuda_math");
     }
     for (const int64_t dim : {1, 12, 255}) EXPECT_EQ(planned(dtype, dim), "cuda_efficient");
-    for (const int64_t dim : {257, 512}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
+    for (const int64_t dim : {257, 520}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
   }
   for (const int64_t dim : {1, 20, 64, 128, 256}) {
     EXPECT_EQ(planned(Dtype::kFp32, dim), "cuda_efficient");
