@@ -49,7 +49,7 @@ TEST_P(Decode, VeryManyKeys) {
   if (intensity() == Intensity::kSmoke) GTEST_SKIP() << "too slow for a smoke test";
   Spec s = one_query();
   s.seqlen_kv = 64 * 512 + 100;
-  s.heads_q = s.heads_kv = 1;
+  s.heads_q = s.heads_kv = 4;  // with few outputs one rounding error decides both sides of the rule
   s.head_dim = 8;
   conform(s);
 }

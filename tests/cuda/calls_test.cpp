@@ -149,7 +149,9 @@ TEST_F(CudaCalls, EveryKernelIsCapturedAndReplayed) {
       lengths.integers(values);
       x.q.normal(static_cast<uint64_t>(values[0]));
       x.out.poison();
+      must(cudaDeviceSynchronize());  // values and poison do not travel through stream_
       must(cudaGraphLaunch(instance, stream_));
+      must(cudaStreamSynchronize(stream_));
       const auto replayed = x.out.host();
       x.out.poison();
       must(cudaDeviceSynchronize());

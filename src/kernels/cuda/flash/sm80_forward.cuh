@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
   const auto load_v = [&](int key, uint32_t stage) {
     // A value that padding hides from all queries may be NaN: it is not read.
     const uint8_t* padding = nullptr;
-    if ((kGeneral || kMasks) && given(p.key_padding))
+    if ((kGeneral || kMasks || kKeys) && given(p.key_padding))
       padding = element<const uint8_t>(p.key_padding, b * p.key_padding.strides[0]);
     load_tile<T, kDim, kN, Shape::kThreads, kGeneral>(shared_v + stage, v, p.v.strides[1], key, first_key, end_key,
                                                       head_dim_v, aligned, padding, p.key_padding.strides[1]);
