@@ -226,6 +226,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
   T* out_head = element<T>(p.out, place.out_offset + head_out * p.out.strides[2]);
   // Where rows can be written 16 bytes at a time they pass through the place of Q, of which a warp read its own rows.
   const bool staged = Shape::kStagedOut && call.aligned_out == 16;
+  if (staged) __syncwarp();
 #pragma unroll
   for (int r = 0; r < kRowTiles; ++r) {
     const int tile_row = (r * Shape::kWarps + warp) * 16;
