@@ -182,7 +182,7 @@ class File:
             try:
                 return self.attention(inputs.q[copy], inputs.k[copy], inputs.v[copy], **options)
             except NotImplementedError as error:
-                raise Refused(str(error) or "not implemented") from None
+                raise Refused(str(error) or "the peer cannot do this row") from None
 
         return launch
 
