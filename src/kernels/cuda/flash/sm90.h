@@ -30,7 +30,8 @@ struct FlashSm90Call {
   float scale_log2;  // scale·log2(e), or log2(e) where scores are finished before softmax (kAll)
   int32_t q_tiles;   // of queries, per head; a cluster's count as one
   int32_t items;     // heads of all batch entries
-  int32_t section;   // so many heads take turns where tiles differ in length
+  int32_t section;   // so many heads take turns where tiles differ in length; in the last section, and those left
+  int32_t sections;
   FlashSm90Shares shares;
   int32_t* arrivals;  // how many pieces of a tile are done; before the partial results in the workspace
   float* partials;

@@ -4,6 +4,7 @@
 // beside the other's products (ping-pong).
 #pragma once
 
+#include "kernels/cuda/flash/sm90_announce.cuh"
 #include "kernels/cuda/flash/sm90_scores.cuh"
 #include "kernels/cuda/flash/sm90_softmax.cuh"
 #include "kernels/cuda/ptx/mbarrier.cuh"
@@ -18,7 +19,7 @@ struct Sm90Consumer {
   static constexpr bool kAll = kFeatures == FlashSm90Features::kAll;
   static constexpr bool kPositions = kFeatures != FlashSm90Features::kPlain;
   // Wide outputs are rescaled while Q·Kᵀ runs, not between the two waits of a step.
-  static constexpr bool kEarlyRescale = kTile.dim_v > 128;
+  static constexpr bool kEarlyRescale = kTile.dim_v > 128 || X_EARLY;
 
   const FlashSm90Call& call;
   FlashSm90Shared<kTile> shared;
@@ -27,7 +28,7 @@ struct Sm90Consumer {
   int lane;             // of the warp
   uint64_t q_factor, k_factor, v_factor;
   Ring<L::kStages> k_ring, v_ring;
-  Ring<1> q_ring;
+  Ring<kTile.q_stages> q_ring;
 
   float score[kN / 2], out[kTile.dim_v / 2];
   uint32_t p[kN / 16][4];
@@ -37,7 +38,7 @@ struct Sm90Consumer {
 
   __device__ Sm90Consumer(const FlashSm90Call& c, FlashSm90Shared<kTile> s, int r, int g, int thread)
       : call(c), shared(s), rank(r), group(g), lane_row(thread / 32 * 16 + thread % 32 / 4), lane(thread % 32) {
-    q_factor = ptx::matrix_descriptor(shared.q() + static_cast<uint32_t>(g) * 64 * 128, 16);
+    q_factor = ptx::matrix_descriptor(shared.q(0) + static_cast<uint32_t>(g) * 64 * 128, 16);
     k_factor = ptx::matrix_descriptor(shared.k(0), 16);
     v_factor = ptx::matrix_descriptor(shared.v(0), L::kKvPage);
     lane_row += g * 64;
@@ -45,12 +46,13 @@ struct Sm90Consumer {
 
   // S = Q·Kᵀ of the K tile at hand.
   __device__ void issue_qk() {
+    const uint64_t q = q_factor + static_cast<uint32_t>(q_ring.stage) * (L::kQBytes / 16);
     const uint64_t k = k_factor + static_cast<uint32_t>(k_ring.stage) * (L::kKBytes / 16);
     ptx::wgmma_fence();
 #pragma unroll
     for (int step = 0; step < kTile.dim / 16; ++step) {
       const uint32_t page = step / 4, at = step % 4 * 2;
-      ptx::wgmma_shared<T, kN>(score, q_factor + page * (L::kQPage / 16) + at, k + page * (L::kKvPage / 16) + at,
+      ptx::wgmma_shared<T, kN>(score, q + page * (L::kQPage / 16) + at, k + page * (L::kKvPage / 16) + at,
                                step > 0);
     }
     ptx::wgmma_commit();
@@ -76,9 +78,14 @@ struct Sm90Consumer {
       if (lane < kTile.cluster) ptx::mbarrier_arrive_in_cluster(empty, static_cast<uint32_t>(lane));
     }
   }
-  __device__ void release_k() {
+  __device__ void release_q() {
+    if (lane == 0) ptx::mbarrier_arrive(shared.q_empty(q_ring.stage, group));
+    q_ring.next();
+  }
+  __device__ void release_qk(bool last) {
     release(shared.k_empty(k_ring.stage));
     k_ring.next();
+    if (last) release_q();
   }
   __device__ void release_v() {
     release(shared.v_empty(v_ring.stage));
@@ -99,6 +106,12 @@ struct Sm90Consumer {
     for (int i = 0; i < kTile.dim_v / 2; ++i) out[i] *= rescale[i / 2 % 2];
   }
 
+  // Probabilities become a factor, and count.
+  __device__ void use_probabilities() {
+    add_probabilities(score, row);
+    pack_probabilities<T>(score, p);
+  }
+
   // Some query of the group does not keep some key of the step.
   __device__ bool partial(const Sm90Work& w, int step) const {
     const int first = w.first_query + group * 64;
@@ -110,24 +123,52 @@ struct Sm90Consumer {
     if constexpr (kAll) finish_scores(call.p, w, query, key, score);
     if (mask) mask_products(w.positions, query, key, score);
     renewed = softmax_step<kTile.lazy, kAll>(score, call.scale_log2, row, rescale);
+    ptx::pin(score);  // the exponentials stay here, beside P·V, also where they are used behind branches only
   }
 
-  // The last keys: there are no outputs yet.
+  // The last keys of a tile: there are no outputs yet.
   __device__ void first_step(const Sm90Work& w, int step) {
-    clear();
-    ptx::mbarrier_wait(shared.q_full(), q_ring.parity);
-    q_ring.next();
     wait_k();
     issue_qk();
     ptx::wgmma_wait<0>();
     ptx::pin(score);
-    release_k();
+    release_qk(step == w.first_step);
+    row[0] = row[1] = {};
     softmax(w, step, partial(w, step));
-    pack_probabilities<T>(score, p);
+    clear();
+    use_probabilities();
+  }
+
+  // The same beside the last P·V of the tile before, whose outputs are then stored beside products of other groups.
+  __device__ void joint_step(const Sm90Work& w, int step, uint32_t before) {
+    wait_k();
+    issue_both();
+    release_qk(step == w.first_step);
+    const Sm90Row old[2] = {row[0], row[1]};
+    // A loop of one turn, which the assembler does not know: else it moves the exponentials behind the wait for P·V.
+#pragma unroll 1
+    do {
+      row[0] = row[1] = {};
+      softmax(w, step, partial(w, step));
+    } while (w.first_step < 0);
+    wait_pv(step == w.first_step);
+    use_probabilities();
+    store(before, old);
+    clear();
   }
 
   // Q·Kᵀ of this step runs beside P·V of the one before; the softmax of this step runs beside P·V. `last`: of the tile.
   __device__ void middle_step(const Sm90Work& w, int step, bool last) {
+    issue_both();
+    release_qk(last);
+    softmax(w, step, kPositions && partial(w, step));
+    wait_pv(last);
+    if constexpr (!kEarlyRescale) rescale_out();
+    use_probabilities();
+  }
+
+  // Returns when Q·Kᵀ is done.
+  __device__ void issue_both() {
     take_turn();
     issue_qk();
     if constexpr (kEarlyRescale) rescale_out();
@@ -136,16 +177,15 @@ struct Sm90Consumer {
     hand_turn_on();
     ptx::wgmma_wait<1>();
     ptx::pin(score);
-    release_k();
-    softmax(w, step, kPositions && partial(w, step));
+  }
+  // Waits for P·V after the exponentials of the next step.
+  __device__ void wait_pv(bool last) {
     // A branch must stand between the exponentials and the wait for P·V: without one the assembler moves the wait above
     // them, and the two no longer overlap.
     if (!last) wait_k();
     ptx::wgmma_wait<0>();
     ptx::pin(out);
     release_v();
-    if constexpr (!kEarlyRescale) rescale_out();
-    pack_probabilities<T>(score, p);
   }
 
   __device__ void last_product() {
@@ -157,32 +197,54 @@ struct Sm90Consumer {
     release_v();
   }
 
-  // All steps of a tile, or of a piece of one.
-  __device__ void steps(const Sm90Work& w) {
-    if (w.empty()) {
-      clear();
-      return;
-    }
-    int step = w.end_step - 1;
-    first_step(w, step);
-    if (step > w.first_step) wait_k();
+  // All tiles that the producer announces. The last P·V of a whole one is left to the first step of the next, so that
+  // the tensor cores have work while softmax begins anew and outputs are stored.
+  __device__ void tiles() {
+    bool open = false;  // the last P·V is left
 #pragma unroll 1
-    for (--step; step >= w.first_step; --step) middle_step(w, step, step == w.first_step);
-    if (lane == 0) ptx::mbarrier_arrive(shared.q_empty());
-    last_product();
+    for (int i = 0;; ++i) {
+      ptx::mbarrier_wait(shared.q_full(q_ring.stage, group), q_ring.parity);
+      const uint32_t announcement = shared.announcement(i);
+      const Sm90Work w = announced_work<kFeatures>(announcement);
+      if (open && w.empty()) {
+        last_product();
+        store(shared.announcement(i - 1), row);
+        open = false;
+      }
+      if (w.no_more()) break;
+      const bool whole = kPositions || announced(announcement, kWordPieces) == 1;
+      if (w.empty()) {
+        release_q();
+        row[0] = row[1] = {};
+        clear();
+      } else {
+        steps(w, open, shared.announcement(i - 1));
+        open = whole;
+        if (open) continue;
+        last_product();
+      }
+      if (whole || join_pieces(announcement)) store(announcement, row);
+    }
   }
 
-  __device__ void finish(const Sm90Turn& turn) {
-    if (kPositions || turn.pieces == 1 || join_pieces(turn)) store(locate<kTile, kFeatures>(call, turn.place, rank));
+  __device__ void steps(const Sm90Work& w, bool open, uint32_t before) {
+    int step = w.end_step - 1;
+    if (open) {
+      joint_step(w, step, before);
+    } else {
+      first_step(w, step);
+      if (step > w.first_step) wait_k();
+    }
+#pragma unroll 1
+    for (--step; step >= w.first_step; --step) middle_step(w, step, step == w.first_step);
   }
 
   __device__ void clear() {
-    row[0] = row[1] = {};
 #pragma unroll
     for (int i = 0; i < kTile.dim_v / 2; ++i) out[i] = 0;
   }
-  __device__ bool join_pieces(const Sm90Turn& turn);
-  __device__ void store(const Sm90Place& place);
+  __device__ bool join_pieces(uint32_t announcement);
+  __device__ void store(uint32_t announcement, const Sm90Row (&of)[2]);
 };
 
 }  // namespace

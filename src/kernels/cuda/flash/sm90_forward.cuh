@@ -14,8 +14,12 @@ namespace {
 template <FlashSm90Tile kTile>
 __device__ inline void init_barriers(FlashSm90Shared<kTile> shared) {
   constexpr uint32_t kWarps = 4 * kTile.groups;
-  ptx::mbarrier_init(shared.q_full(), 1);
-  ptx::mbarrier_init(shared.q_empty(), kWarps);
+  for (int stage = 0; stage < kTile.q_stages; ++stage) {
+    for (int group = 0; group < kTile.groups; ++group) {
+      ptx::mbarrier_init(shared.q_full(stage, group), 1);
+      ptx::mbarrier_init(shared.q_empty(stage, group), 4);
+    }
+  }
   for (int stage = 0; stage < kTile.stages; ++stage) {
     ptx::mbarrier_init(shared.k_full(stage), 1);
     ptx::mbarrier_init(shared.k_empty(stage), kWarps * kTile.cluster);
@@ -35,15 +39,6 @@ __device__ inline void sync_blocks() {
   }
 }
 
-// Asks for the block's number behind the compiler's back, so that what follows from it is computed again, once per
-// tile, and holds no registers during the steps.
-template <int kCluster, FlashSm90Features kFeatures>
-__device__ inline Sm90Turns<kFeatures> turns_of_block(const FlashSm90Call& call) {
-  int block = static_cast<int>(blockIdx.x);
-  asm volatile("" : "+r"(block));
-  return {call.shares, block / kCluster, static_cast<int>(gridDim.x) / kCluster, call.items * call.q_tiles};
-}
-
 // kIndex is the tile's place in the table.
 template <typename T, int kIndex, FlashSm90Features kFeatures>
 __global__ void __launch_bounds__(FlashSm90Layout<flash_sm90_tile(kIndex, kFeatures)>::kThreads, 1)
@@ -54,28 +49,36 @@ __global__ void __launch_bounds__(FlashSm90Layout<flash_sm90_tile(kIndex, kFeatu
   const FlashSm90Shared<kTile> shared{static_cast<uint32_t>(__cvta_generic_to_shared(memory))};
   const int warp = ptx::uniform(static_cast<int>(threadIdx.x) / 32);
   const int rank = kTile.cluster == 1 ? 0 : static_cast<int>(blockIdx.x) % kTile.cluster;
-  if (threadIdx.x == 0) init_barriers(shared);
+  if (threadIdx.x == 0) {
+    init_barriers(shared);
+    ptx::prefetch_tensor_map(call.q_map);
+    ptx::prefetch_tensor_map(call.k_map);
+    ptx::prefetch_tensor_map(call.v_map);
+  }
   sync_blocks<kTile.cluster>();
+  // Up to here it may run beside the end of the kernel before; a kernel that follows may do the same.
+  ptx::wait_for_grid_before();
+  ptx::let_next_grid_start();
 
   if (warp < 4) {
     ptx::give_registers<L::kGiven>();
     if (warp == 0) {
-      Sm90Producer<kTile, kFeatures> producer{call, shared, static_cast<int>(threadIdx.x), rank, {}, {}, {}};
-      const auto turns = turns_of_block<kTile.cluster, kFeatures>(call);
-      for (int i = 0; i < turns.count(); ++i) producer.tile(sm90_work<kTile, kFeatures>(call, turns.turn(i), rank));
+      Sm90Producer<kTile, kFeatures> producer{call, shared, static_cast<int>(threadIdx.x), rank};
+      const Sm90Turns<kFeatures> turns{call.shares, static_cast<int>(blockIdx.x) / kTile.cluster,
+                                       static_cast<int>(gridDim.x) / kTile.cluster, call.items * call.q_tiles};
+      const int count = turns.count();
+      for (int i = 0; i < count; ++i) {
+        const Sm90Turn turn = turns.turn(i);
+        producer.tile(sm90_work<kTile, kFeatures>(call, turn, rank), turn);
+      }
+      producer.end();
     }
   } else {
     ptx::take_registers<L::kTaken>();
     Sm90Consumer<T, kTile, kFeatures> consumer(call, shared, rank, warp / 4 - 1, static_cast<int>(threadIdx.x) % 128);
     // The last group lets the first begin.
     if (consumer.group == kTile.groups - 1) consumer.hand_turn_on();
-#pragma unroll 1
-    for (int i = 0;; ++i) {
-      const auto turns = turns_of_block<kTile.cluster, kFeatures>(call);
-      if (i >= turns.count()) break;
-      consumer.steps(sm90_work<kTile, kFeatures>(call, turns.turn(i), rank));
-      consumer.finish(turns_of_block<kTile.cluster, kFeatures>(call).turn(i));
-    }
+    consumer.tiles();
   }
   // No block of a cluster ends while another may still copy into it, or tell it something.
   if constexpr (kTile.cluster > 1) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <numeric>
 
 #include "kernels/cuda/flash/sm90_forward.cuh"
 #include "kernels/cuda/runtime/cuda_error.h"
@@ -31,10 +32,18 @@ __global__ void find_attended_keys(const __grid_constant__ Tensor padding, int k
   if (threadIdx.x < 2) attended[2 * blockIdx.x + threadIdx.x] = bounds[threadIdx.x];
 }
 
-// Heads whose K and V together fill about half of L2.
-inline int32_t heads_of_a_section(const Problem& p, int64_t l2_bytes) {
-  const int64_t bytes = max_of(p.seqlen_kv * (p.head_dim + p.head_dim_v) * 2, 1);
-  return static_cast<int32_t>(min_of(max_of(l2_bytes / 2 / bytes, 1), p.num_heads_q * p.batch));
+// A section's heads are so many that its tiles fill a whole number of pairs of rounds: blocks take places forwards in
+// one round and backwards in the next, so that a pair gives all of them the same work, if lengths fall evenly. And if
+// they can, so few that their K and V fill no more than half of L2. What is left joins the last section, which is at
+// least as long as the others.
+inline void divide_into_sections(FlashSm90Call& call, int64_t blocks) {
+  const Problem& p = call.p;
+  const int64_t bytes = p.seqlen_kv * (p.head_dim + p.head_dim_v) * 2 * p.num_heads_kv / p.num_heads_q;
+  const int64_t cached = call.l2_bytes / 2 / max_of(bytes, 1);
+  const int64_t even = 2 * blocks / std::gcd(2 * blocks, int64_t{call.q_tiles});
+  const int64_t heads = even * max_of(cached / even, 1);
+  call.section = static_cast<int32_t>(min_of(heads, call.items));
+  call.sections = static_cast<int32_t>(max_of(call.items / heads, 1));
 }
 
 // The last round is shared where that saves more steps than writing, reading and adding up the pieces costs.
@@ -52,15 +61,18 @@ cudaError_t launch_kernel(const FlashSm90Call& call, cudaStream_t stream) {
   const auto kernel = flash_sm90_forward<T, kIndex, kFeatures>;
   int64_t clusters = call.multiprocessors / kTile.cluster;
   if (call.shares.share == 0) clusters = min_of(int64_t{call.items} * call.q_tiles, clusters);
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(kTile.cluster), 1, 1};
+  cudaLaunchAttribute attributes[2]{};
+  // The launch need not wait for the end of the kernel before, the kernel does: see flash_sm90_forward.
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {static_cast<unsigned>(kTile.cluster), 1, 1};
   const cudaLaunchConfig_t config{static_cast<unsigned>(clusters * kTile.cluster),
                                   L::kThreads,
                                   L::kBytes,
                                   stream,
-                                  &cluster,
-                                  kTile.cluster > 1 ? 1u : 0u};
+                                  attributes,
+                                  kTile.cluster > 1 ? 2u : 1u};
   // Above 48 KiB a block must be allowed its shared memory, once per device. A context of the caller's own starts
   // without: then again.
   constinit static std::atomic<uint32_t> allowed{0};
@@ -87,7 +99,7 @@ attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error
     uint32_t rows;
     TensorMap& map;
   } maps[] = {
-      {p.q, L::kM, call.q_map}, {p.k, L::kN / kTile.cluster, call.k_map}, {p.v, L::kN / kTile.cluster, call.v_map}};
+      {p.q, 64, call.q_map}, {p.k, L::kN / kTile.cluster, call.k_map}, {p.v, L::kN / kTile.cluster, call.v_map}};
   for (const auto& [tensor, rows, map] : maps) {
     if (p.seqlen_kv == 0) break;  // nothing is copied
     const attnmux_code code = encode_tensor_map(tensor, rows, map, error);
@@ -95,8 +107,8 @@ attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error
   }
   call.q_tiles = static_cast<int32_t>(ceil_div(p.seqlen_q, L::kM * kTile.cluster));
   call.items = static_cast<int32_t>(p.num_heads_q * p.batch);
-  call.section = heads_of_a_section(p, call.l2_bytes);
   const int64_t blocks = call.multiprocessors / kTile.cluster, places = int64_t{call.items} * call.q_tiles;
+  divide_into_sections(call, blocks);
   call.shares = share_out(places, blocks, ceil_div(p.seqlen_kv, L::kN),
                           kFeatures == FlashSm90Features::kPlain && call.partials != nullptr);
   if (call.attended != nullptr) {

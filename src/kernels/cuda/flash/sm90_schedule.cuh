@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which tiles of queries a block computes, and which keys they need. Producer and consumers each walk the same list.
+// Which tiles of queries a block computes, and which keys they need. The producer walks over the list.
 #pragma once
 
 #include <climits>
@@ -16,6 +16,9 @@ struct Sm90Positions {
   __device__ int begin(int query) const { return min(max(query + first, begin_key), length); }
   __device__ int end(int query) const { return max(min(query + last, length), 0); }
 };
+
+constexpr Sm90Positions kAnyPosition = {-static_cast<int>(kFlashSm90MaxLength), static_cast<int>(kFlashSm90MaxLength), 0,
+                                        0};  // and `length` as it is
 
 // What a block does next: a place of the list of tiles, or a piece of one.
 struct Sm90Turn {
@@ -87,6 +90,7 @@ struct Sm90Work : Sm90Place {
   int valid_begin, valid_end;  // keys that some query of this batch entry attends; others may hold NaN in V
   Sm90Positions positions;
   __device__ bool empty() const { return first_step >= end_step; }
+  __device__ bool no_more() const { return end_step < 0; }
 };
 
 __device__ inline Sm90Sequence sm90_sequence(const FlashSm90Call& call, int b) {
@@ -112,10 +116,12 @@ __device__ inline Sm90Place locate(const FlashSm90Call& call, int place, int ran
   int item, index;
   if constexpr (kFeatures != FlashSm90Features::kPlain) {
     const int per_section = call.section * call.q_tiles;
-    const int section = place / per_section, within = place - section * per_section;
-    const int heads = min(call.section, call.items - section * call.section);
+    const int section = min(place / per_section, call.sections - 1), within = place - section * per_section;
+    const int heads = section < call.sections - 1 ? call.section : call.items - section * call.section;
     index = within / heads;
-    item = section * call.section + within - index * heads;
+    const int along = within - index * heads;
+    // Forwards and backwards in turns, so that the keys that were used last are used next.
+    item = section * call.section + (index % 2 != 0 ? heads - 1 - along : along);
     index = call.q_tiles - 1 - index;
   } else {
     item = place / call.q_tiles;
@@ -133,7 +139,8 @@ __device__ inline Sm90Work sm90_work(const FlashSm90Call& call, const Sm90Turn& 
   Sm90Work w{locate<kTile, kFeatures>(call, turn.place, rank)};
   w.sequence = sm90_sequence(call, w.b);
   const int queries = w.sequence.queries, length = w.sequence.keys;
-  w.positions = {-static_cast<int>(kFlashSm90MaxLength), static_cast<int>(kFlashSm90MaxLength), 0, length};
+  w.positions = kAnyPosition;
+  w.positions.length = length;
   if constexpr (kFeatures != FlashSm90Features::kPlain) {
     const int delta = p.align == ATTNMUX_ALIGN_BOTTOM_RIGHT ? length - queries : 0;
     constexpr int64_t kFar = kFlashSm90MaxLength;

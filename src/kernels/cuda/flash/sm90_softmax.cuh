@@ -18,14 +18,24 @@ template <int kCount>
 __device__ inline void mask_products(const Sm90Positions& positions, int query, int first_key, float (&score)[kCount]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int first = positions.begin(query + 8 * half) - first_key;
     const int end = positions.end(query + 8 * half) - first_key;
 #pragma unroll
     for (int n = 0; n < kCount / 4; ++n) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const int key = 8 * n + i;
-        if (key < first || key >= end) score[4 * n + 2 * half + i] = -INFINITY;
+        if (8 * n + i >= end) score[4 * n + 2 * half + i] = -INFINITY;
+      }
+    }
+  }
+  if (positions.first <= kAnyPosition.first && positions.begin_key == 0) return;  // no window, no padding before
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int first = positions.begin(query + 8 * half) - first_key;
+#pragma unroll
+    for (int n = 0; n < kCount / 4; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        if (8 * n + i < first) score[4 * n + 2 * half + i] = -INFINITY;
       }
     }
   }
@@ -35,6 +45,17 @@ __device__ inline void mask_products(const Sm90Positions& positions, int query, 
 // two behind (FlashAttention-4, 2026): probabilities then are up to 2^kStale, which sums in fp32 and 16-bit floats hold
 // with the same relative error.
 constexpr float kStale = 8;
+
+#if X_POLY
+__device__ inline float exp2_poly(float x) {
+  x = fmaxf(x, -126.f);
+  const float t = x + 12582912.f, f = x - (t - 12582912.f);
+  float p = fmaf(f, 0.05550411f, 0.24022651f);
+  p = fmaf(f, p, 0.69314718f);
+  p = fmaf(f, p, 1.0f);
+  return __int_as_float(__float_as_int(p) + (__float_as_int(t) << 23));
+}
+#endif
 
 // Scores become probabilities 2^((x - maximum)·scale·log2 e); `rescale` is what older sums and outputs shrink by. False
 // if it is 1 for all rows of the warp. Of finished scores (scale_log2 is log2 e) the difference is taken before the
@@ -67,19 +88,36 @@ __device__ inline bool softmax_step(float (&score)[kCount], float scale_log2, Sm
       row[half].sum *= rescale[half];
     }
     const float reference = row[half].maximum == -INFINITY ? 0 : row[half].maximum, shift = reference * scale_log2;
-    float sum = 0;
 #pragma unroll
     for (int n = 0; n < kCount / 4; ++n) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         float& x = score[4 * n + 2 * half + i];
-        x = ptx::exp2_approximate(kFinished ? (x - reference) * scale_log2 : fmaf(x, scale_log2, -shift));
-        sum += x;
+        x = kFinished ? (x - reference) * scale_log2 : fmaf(x, scale_log2, -shift);
+#if X_POLY
+        if ((2 * n + i) % 8 < X_POLY && !kFinished) { x = exp2_poly(x); continue; }
+#endif
+        x = ptx::exp2_approximate(x);
       }
     }
-    row[half].sum += sum;
   }
   return renew;
+}
+
+// The sums are added up apart from the exponentials: next to them, each addition would wait for the exponential just
+// begun, and the unit of exponentials for the addition.
+template <int kCount>
+__device__ inline void add_probabilities(const float (&score)[kCount], Sm90Row (&row)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float sum[2] = {};
+#pragma unroll
+    for (int n = 0; n < kCount / 4; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) sum[i] += score[4 * n + 2 * half + i];
+    }
+    row[half].sum += sum[0] + sum[1];
+  }
 }
 
 template <FlashSm90Features kFeatures>
