@@ -19,13 +19,13 @@ struct Sm90Consumer {
   static constexpr bool kAll = kFeatures == FlashSm90Features::kAll;
   static constexpr bool kPositions = kFeatures != FlashSm90Features::kPlain;
   // Wide outputs are rescaled while Q·Kᵀ runs, not between the two waits of a step.
-  static constexpr bool kEarlyRescale = kTile.dim_v > 128 || X_EARLY;
+  static constexpr bool kEarlyRescale = kTile.dim_v > 128;
+  static constexpr bool kTrusting = kTile.trusting && !kAll;
 
   const FlashSm90Call& call;
   FlashSm90Shared<kTile> shared;
   int rank;             // of the block in its cluster
-  int group, lane_row;  // of the block's; of the tile's queries, and 8 further
-  int lane;             // of the warp
+  int group, lane;      // of the block's; of the warp
   uint64_t q_factor, k_factor, v_factor;
   Ring<L::kStages> k_ring, v_ring;
   Ring<kTile.q_stages> q_ring;
@@ -36,13 +36,15 @@ struct Sm90Consumer {
   float rescale[2];
   bool renewed;  // rescale is not 1
 
-  __device__ Sm90Consumer(const FlashSm90Call& c, FlashSm90Shared<kTile> s, int r, int g, int thread)
-      : call(c), shared(s), rank(r), group(g), lane_row(thread / 32 * 16 + thread % 32 / 4), lane(thread % 32) {
+  __device__ Sm90Consumer(const FlashSm90Call& c, FlashSm90Shared<kTile> s, int r, int g, int l)
+      : call(c), shared(s), rank(r), group(g), lane(l) {
     q_factor = ptx::matrix_descriptor(shared.q(0) + static_cast<uint32_t>(g) * 64 * 128, 16);
     k_factor = ptx::matrix_descriptor(shared.k(0), 16);
     v_factor = ptx::matrix_descriptor(shared.v(0), L::kKvPage);
-    lane_row += g * 64;
   }
+
+  // This thread has scores of two of the tile's queries, this one and the one 8 further.
+  __device__ int lane_row(int thread) const { return group * 64 + thread / 32 % 4 * 16 + thread % 32 / 4; }
 
   // S = Q·Kᵀ of the K tile at hand.
   __device__ void issue_qk() {
@@ -83,8 +85,12 @@ struct Sm90Consumer {
     q_ring.next();
   }
   __device__ void release_qk(bool last) {
-    release(shared.k_empty(k_ring.stage));
+    const int stage = k_ring.stage;
     k_ring.next();
+    release_qk(stage, last);
+  }
+  __device__ void release_qk(int stage, bool last) {
+    release(shared.k_empty(stage));
     if (last) release_q();
   }
   __device__ void release_v() {
@@ -108,7 +114,13 @@ struct Sm90Consumer {
 
   // Probabilities become a factor, and count.
   __device__ void use_probabilities() {
-    add_probabilities(score, row);
+    float sum[2];
+    sum_probabilities(score, sum);
+    use_probabilities(sum);
+  }
+  __device__ void use_probabilities(const float (&sum)[2]) {
+    row[0].sum += sum[0];
+    row[1].sum += sum[1];
     pack_probabilities<T>(score, p);
   }
 
@@ -118,10 +130,16 @@ struct Sm90Consumer {
     return w.positions.begin(first + 63) > step * kN || w.positions.end(first) < (step + 1) * kN;
   }
 
+  __device__ void mask_scores(const Sm90Work& w, int step) {
+    const int thread = ptx::thread_again();
+    mask_products(w.positions, w.first_query + lane_row(thread), step * kN + thread % 4 * 2, score);
+  }
   __device__ void softmax(const Sm90Work& w, int step, bool mask) {
-    const int query = w.first_query + lane_row, key = step * kN + static_cast<int>(threadIdx.x) % 4 * 2;
-    if constexpr (kAll) finish_scores(call.p, w, query, key, score);
-    if (mask) mask_products(w.positions, query, key, score);
+    if constexpr (kAll) {
+      const int thread = ptx::thread_again();
+      finish_scores(call.p, w, w.first_query + lane_row(thread), step * kN + thread % 4 * 2, score);
+    }
+    if (mask) mask_scores(w, step);
     renewed = softmax_step<kTile.lazy, kAll>(score, call.scale_log2, row, rescale);
     ptx::pin(score);  // the exponentials stay here, beside P·V, also where they are used behind branches only
   }
@@ -159,12 +177,73 @@ struct Sm90Consumer {
 
   // Q·Kᵀ of this step runs beside P·V of the one before; the softmax of this step runs beside P·V. `last`: of the tile.
   __device__ void middle_step(const Sm90Work& w, int step, bool last) {
+    if constexpr (kTrusting) {
+      trusting_step(w, step, last);
+      return;
+    }
     issue_both();
     release_qk(last);
     softmax(w, step, kPositions && partial(w, step));
     wait_pv(last);
     if constexpr (!kEarlyRescale) rescale_out();
     use_probabilities();
+  }
+
+  // The same without a look for larger scores: the sums tell whether the maxima so far will do. K and Q stay until then.
+  __device__ void trusting_step(const Sm90Work& w, int step, bool last) {
+    issue_both();
+    const int stage = k_ring.stage;
+    k_ring.next();
+    const bool mask = kPositions && partial(w, step);
+    if (mask) mask_scores(w, step);
+    exponentiate<false>(score, call.scale_log2, row);
+    ptx::pin(score);
+    if (!last) wait_k();  // see wait_pv
+    float sum[2];
+    sum_probabilities(score, sum);
+    renewed = outgrown(sum, row);
+    if (renewed) {
+      multiply_again(stage);
+      if (mask) mask_scores(w, step);
+      softmax_step<false, false>(score, call.scale_log2, row, rescale);
+      sum_probabilities(score, sum);
+    }
+    release_qk(stage, last);
+    ptx::wgmma_wait<0>();
+    ptx::pin(out);
+    release_v();
+    if constexpr (!kEarlyRescale) rescale_out();
+    use_probabilities(sum);
+  }
+
+  // S = Q·Kᵀ of the K tile in this stage, once more, by each warp for itself while products of the group are under way.
+  __device__ void multiply_again(int stage) {
+#pragma unroll
+    for (int i = 0; i < kN / 2; ++i) score[i] = 0;
+    const int thread = ptx::thread_again(), l = thread % 32;
+    const uint32_t q = shared.q(q_ring.stage), k = shared.k(stage);
+    const int q_row = group * 64 + thread / 32 % 4 * 16 + l % 16, k_row = l % 8 + l / 16 * 8;
+#pragma unroll 1
+    for (int step = 0; step < kTile.dim / 16; ++step) {
+      const auto piece = [&](uint32_t page, int row, int half) {
+        return page + static_cast<uint32_t>(row * 128 + ((step % 4 * 2 + half) ^ row % 8) * 16);
+      };
+      uint32_t a[4];
+      ptx::ldmatrix_x4(a, piece(q + step / 4 * L::kQPage, q_row, l / 16));
+#pragma unroll
+      for (int n = 0; n < kN / 16; ++n) {
+        uint32_t b[4];
+        ptx::ldmatrix_x4(b, piece(k + step / 4 * L::kKvPage, 16 * n + k_row, l / 8 % 2));
+        multiply_tile(8 * n, a, b[0], b[1]);
+        multiply_tile(8 * n + 4, a, b[2], b[3]);
+      }
+    }
+  }
+  __device__ void multiply_tile(int at, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    float d[4] = {score[at], score[at + 1], score[at + 2], score[at + 3]};
+    ptx::mma_m16n8k16<T>(d, a, b0, b1);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) score[at + i] = d[i];
   }
 
   // Returns when Q·Kᵀ is done.

@@ -8,8 +8,8 @@ namespace attnmux {
 namespace {
 
 // Lane t of a quad has word i of piece t in word[i]... afterwards it has the four words of piece t: a transposed 4×4.
-__device__ inline void transpose_quad(uint32_t (&word)[4]) {
-  const bool odd = threadIdx.x % 2 != 0, high = threadIdx.x % 4 >= 2;
+__device__ inline void transpose_quad(uint32_t (&word)[4], int quad_lane) {
+  const bool odd = quad_lane % 2 != 0, high = quad_lane >= 2;
 #pragma unroll
   for (int i = 0; i < 4; i += 2) {
     const uint32_t got = __shfl_xor_sync(0xFFFFFFFFu, odd ? word[i] : word[i + 1], 1);
@@ -39,7 +39,7 @@ __device__ inline void Sm90Consumer<T, kTile, kFeatures>::store(uint32_t announc
   const int head = announced(announcement, kWordHead), batch = announced(announcement, kWordBatch);
   const int first_query = announced(announcement, kWordFirstQuery), queries = announced(announcement, kWordQueries);
   const int q_row = announced(announcement, kWordQRow);
-  const int quad_lane = static_cast<int>(threadIdx.x) % 4;
+  const int thread = ptx::thread_again(), quad_lane = thread % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float sum = row[half].sum;
@@ -47,7 +47,7 @@ __device__ inline void Sm90Consumer<T, kTile, kFeatures>::store(uint32_t announc
     sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
     const bool none = sum == 0;
     const float inverse = none ? 0 : 1 / sum;
-    const int query = first_query + lane_row + 8 * half;
+    const int query = first_query + lane_row(thread) + 8 * half;
     const bool exists = query < queries;
     T* to = element<T>(problem.out, batch * problem.out.strides[0] + (q_row + query) * problem.out.strides[1] +
                                         head * problem.out.strides[2]);
@@ -59,7 +59,7 @@ __device__ inline void Sm90Consumer<T, kTile, kFeatures>::store(uint32_t announc
         const float left = out[4 * (n + i) + 2 * half], right = out[4 * (n + i) + 2 * half + 1];
         word[i] = none ? 0 : ptx::pack<T>(left * inverse, right * inverse);
       }
-      transpose_quad(word);
+      transpose_quad(word, quad_lane);
       const int column = 8 * (n + quad_lane);
       if (exists && column < problem.head_dim_v) store_piece(to + column, word, call.aligned_out != 0);
     }

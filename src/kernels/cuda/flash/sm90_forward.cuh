@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(FlashSm90Layout<flash_sm90_tile(kIndex, kFeatu
     }
   } else {
     ptx::take_registers<L::kTaken>();
-    Sm90Consumer<T, kTile, kFeatures> consumer(call, shared, rank, warp / 4 - 1, static_cast<int>(threadIdx.x) % 128);
+    Sm90Consumer<T, kTile, kFeatures> consumer(call, shared, rank, warp / 4 - 1, static_cast<int>(threadIdx.x) % 32);
     // The last group lets the first begin.
     if (consumer.group == kTile.groups - 1) consumer.hand_turn_on();
     consumer.tiles();

@@ -46,21 +46,28 @@ __device__ inline void mask_products(const Sm90Positions& positions, int query, 
 // with the same relative error.
 constexpr float kStale = 8;
 
-#if X_POLY
-__device__ inline float exp2_poly(float x) {
-  x = fmaxf(x, -126.f);
-  const float t = x + 12582912.f, f = x - (t - 12582912.f);
-  float p = fmaf(f, 0.05550411f, 0.24022651f);
-  p = fmaf(f, p, 0.69314718f);
-  p = fmaf(f, p, 1.0f);
-  return __int_as_float(__float_as_int(p) + (__float_as_int(t) << 23));
-}
-#endif
-
-// Scores become probabilities 2^((x - maximum)·scale·log2 e); `rescale` is what older sums and outputs shrink by. False
-// if it is 1 for all rows of the warp. Of finished scores (scale_log2 is log2 e) the difference is taken before the
-// scaling, so that those as large as FLT_MAX stay finite. fmaxf ignores NaN; a NaN score makes its probability NaN, and
+// Scores become probabilities 2^((x - maximum)·scale·log2 e). Of finished scores (scale_log2 is log2 e) the difference is
+// taken before the scaling, so that those as large as FLT_MAX stay finite. A NaN score makes its probability NaN, and
 // with it sum and output.
+template <bool kFinished, int kCount>
+__device__ inline void exponentiate(float (&score)[kCount], float scale_log2, const Sm90Row (&row)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    // A row without any attended key so far has probabilities of 2^-inf.
+    const float reference = row[half].maximum == -INFINITY ? 0 : row[half].maximum, shift = reference * scale_log2;
+#pragma unroll
+    for (int n = 0; n < kCount / 4; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& x = score[4 * n + 2 * half + i];
+        x = ptx::exp2_approximate(kFinished ? (x - reference) * scale_log2 : fmaf(x, scale_log2, -shift));
+      }
+    }
+  }
+}
+
+// Probabilities by the largest scores so far; `rescale` is what older sums and outputs shrink by. False if it is 1 for all
+// rows of the warp. fmaxf ignores NaN.
 template <bool kLazy, bool kFinished, int kCount>
 __device__ inline bool softmax_step(float (&score)[kCount], float scale_log2, Sm90Row (&row)[2], float (&rescale)[2]) {
   float largest[2];
@@ -87,37 +94,33 @@ __device__ inline bool softmax_step(float (&score)[kCount], float scale_log2, Sm
       row[half].maximum = largest[half];
       row[half].sum *= rescale[half];
     }
-    const float reference = row[half].maximum == -INFINITY ? 0 : row[half].maximum, shift = reference * scale_log2;
-#pragma unroll
-    for (int n = 0; n < kCount / 4; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& x = score[4 * n + 2 * half + i];
-        x = kFinished ? (x - reference) * scale_log2 : fmaf(x, scale_log2, -shift);
-#if X_POLY
-        if ((2 * n + i) % 8 < X_POLY && !kFinished) { x = exp2_poly(x); continue; }
-#endif
-        x = ptx::exp2_approximate(x);
-      }
-    }
   }
+  exponentiate<kFinished>(score, scale_log2, row);
   return renew;
 }
 
 // The sums are added up apart from the exponentials: next to them, each addition would wait for the exponential just
 // begun, and the unit of exponentials for the addition.
 template <int kCount>
-__device__ inline void add_probabilities(const float (&score)[kCount], Sm90Row (&row)[2]) {
+__device__ inline void sum_probabilities(const float (&score)[kCount], float (&sum)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float sum[2] = {};
+    float part[2] = {};
 #pragma unroll
     for (int n = 0; n < kCount / 4; ++n) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) sum[i] += score[4 * n + 2 * half + i];
+      for (int i = 0; i < 2; ++i) part[i] += score[4 * n + 2 * half + i];
     }
-    row[half].sum += sum[0] + sum[1];
+    sum[half] = part[0] + part[1];
   }
+}
+
+// Probabilities by older maxima are good while their sums stay far from the largest 16-bit float; a row without any
+// maximum has none. All lanes of the warp get the same answer.
+__device__ inline bool outgrown(const float (&sum)[2], const Sm90Row (&row)[2]) {
+  constexpr float kMost = 8192;
+  return __any_sync(0xFFFFFFFFu, sum[0] > kMost || sum[1] > kMost || row[0].maximum == -INFINITY ||
+                                     row[1].maximum == -INFINITY);
 }
 
 template <FlashSm90Features kFeatures>

@@ -36,7 +36,7 @@ __device__ inline bool Sm90Consumer<T, kTile, kFeatures>::join_pieces(uint32_t a
   const Sm90Turn turn = announced_piece(announcement);
   constexpr int kFloats = kTile.dim_v / 2 + 4, kGroupFloats = 128 * kFloats;
   const FlashSm90Shares& shares = call.shares;
-  const int thread = static_cast<int>(threadIdx.x) % 128;
+  const int thread = ptx::thread_again() % 128;
   // A block has pieces of at most two tiles.
   const auto partial = [&](int block) {
     const int second = turn.tile > block * shares.share / shares.steps ? 1 : 0;

@@ -22,6 +22,7 @@ struct FlashSm90Tile {
   bool ping_pong;  // groups take turns at the tensor cores, so that the softmax of one hides below the others' products
   bool lazy;       // outputs are rescaled only when a maximum has fallen far behind
   int q_stages;    // Q tiles under way
+  bool trusting = false;  // no look for larger scores after a tile's first step, until sums grow far
   bool hooks = false;  // the instance with hooks, whose producer looks at padding
 };
 
@@ -30,9 +31,9 @@ struct FlashSm90Tile {
 // clang-format off
 inline constexpr FlashSm90Tile kFlashSm90Tiles[] = {
     // Measured on an H200 in one run with cuDNN 9.19, bf16, as a multiple of its speed.
-    {64, 64, 3, 128, 2, 1, false, false, 2},    // 16384 keys: 1.113, with turns 1.074; 4096 keys: 0.964 and 0.970
+    {64, 64, 3, 128, 2, 1, false, true, 2, true},    // 16384 keys: 1.113, with turns 1.074; 4096 keys: 0.964 and 0.970
     {96, 96, 2, 176, 2, 1, true, false, 1},     // as 128
-    {128, 128, 2, 176, 2, 1, false, false, 1},  // 16384 keys: 1.045, with turns 1.006; 4352 keys: 1.079 and 1.093
+    {128, 128, 2, 176, 2, 1, true, true, 1, true},  // 16384 keys: 1.045, with turns 1.006; 4352 keys: 1.079 and 1.093
     {192, 128, 2, 128, 2, 1, true, false, 1},   // the most keys of which two stages fit in shared memory
     {192, 192, 2, 112, 2, 1, true, false, 1},   // the same
     {256, 256, 2, 80, 2, 1, true, true, 1},     // 16384 keys: 1.213, not lazily 1.120; more keys do not fit in registers
@@ -54,6 +55,10 @@ constexpr int flash_sm90_tile_index(int64_t head_dim, int64_t head_dim_v) {
 ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, FlashSm90Features features) {
   FlashSm90Tile tile = kFlashSm90Tiles[index];
   if (features != FlashSm90Features::kPlain) tile.cluster = 1;
+  if (features == FlashSm90Features::kPositions && tile.groups == 2 && tile.dim <= 128) {
+    tile.keys = 128;
+    tile.q_stages = 2;
+  }
   if (features == FlashSm90Features::kAll) {
     tile.groups = 2;
     tile.hooks = true;

@@ -17,6 +17,14 @@ __device__ inline void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
 }
 
+// threadIdx.x, asked for behind the compiler's back: what follows from it is worked out where it is used, and holds no
+// register before.
+__device__ inline int thread_again() {
+  int x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x;
+}
+
 // "Parallel Synchronization and Communication Instructions: griddepcontrol": waits until the grid before is done and its
 // memory is seen, where this one was launched to start earlier; and lets the next one start early.
 __device__ inline void wait_for_grid_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
