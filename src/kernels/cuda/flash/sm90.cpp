@@ -96,11 +96,14 @@ size_t attended_bytes(const Problem& p) {
 bool may_share(const Problem& p, const FlashSm90Tile& tile) {
   return features_of(p) == FlashSm90Features::kPlain && ceil_div(p.seqlen_kv, tile.keys) > kFlashSm90ShareCost;
 }
-FlashSm90Tile tile_of(const Problem& p) {
-  return flash_sm90_tile(flash_sm90_tile_index(p.head_dim, p.head_dim_v), features_of(p));
+int tile_index(const Problem& p) {
+  return flash_sm90_tile_index(p.head_dim, p.head_dim_v, features_of(p), p.seqlen_kv);
 }
+FlashSm90Tile tile_of(const Problem& p) { return flash_sm90_tile(tile_index(p), features_of(p)); }
 size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
-  const FlashSm90Tile tile = tile_of(*p);
+  // More keys may mean another tile; what is needed must not shrink. So this counts the smallest steps of all tiles.
+  FlashSm90Tile tile = tile_of(*p);
+  tile.keys = kFlashSm90FewestKeys;
   if (!may_share(*p, tile)) return attended_bytes(*p);
   const int64_t most = cuda_machine().device[p->device_id].multiprocessors;
   const int64_t rows = 64 * tile.groups * tile.cluster;
@@ -123,8 +126,10 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
     call.arrivals = static_cast<int32_t*>(context->workspace);
     call.partials = reinterpret_cast<float*>(static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes);
   }
-  const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16;
-  return launch(call, context->stream, error);
+  const bool narrow = tile_index(*p) < kFlashSm90Narrow;
+  const auto bf16 = narrow ? launch_flash_sm90_bf16 : launch_flash_sm90_256_bf16;
+  const auto fp16 = narrow ? launch_flash_sm90_fp16 : launch_flash_sm90_256_fp16;
+  return (p->dtype == ATTNMUX_BF16 ? bf16 : fp16)(call, context->stream, error);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 namespace attnmux {
 
 attnmux_code launch_flash_sm90_bf16(FlashSm90Call& call, void* stream, attnmux_error* error) {
-  return launch_flash_sm90<__nv_bfloat16>(call, static_cast<cudaStream_t>(stream), error);
+  return launch_flash_sm90<__nv_bfloat16, 0, kFlashSm90Narrow>(call, static_cast<cudaStream_t>(stream), error);
 }
 
 }  // namespace attnmux

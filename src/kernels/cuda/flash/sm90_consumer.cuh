@@ -24,8 +24,8 @@ struct Sm90Consumer {
 
   const FlashSm90Call& call;
   FlashSm90Shared<kTile> shared;
-  int rank;             // of the block in its cluster
-  int group, lane;      // of the block's; of the warp
+  int rank;         // of the block in its cluster
+  int group, lane;  // of the block's; of the warp
   uint64_t q_factor, k_factor, v_factor;
   Ring<L::kStages> k_ring, v_ring;
   Ring<kTile.q_stages> q_ring;
@@ -54,8 +54,7 @@ struct Sm90Consumer {
 #pragma unroll
     for (int step = 0; step < kTile.dim / 16; ++step) {
       const uint32_t page = step / 4, at = step % 4 * 2;
-      ptx::wgmma_shared<T, kN>(score, q + page * (L::kQPage / 16) + at, k + page * (L::kKvPage / 16) + at,
-                               step > 0);
+      ptx::wgmma_shared<T, kN>(score, q + page * (L::kQPage / 16) + at, k + page * (L::kKvPage / 16) + at, step > 0);
     }
     ptx::wgmma_commit();
   }
@@ -189,22 +188,32 @@ struct Sm90Consumer {
     use_probabilities();
   }
 
-  // The same without a look for larger scores: the sums tell whether the maxima so far will do. K and Q stay until then.
+  // The same without a look for larger scores: the sums tell whether the maxima so far will do. K and Q stay until
+  // then.
   __device__ void trusting_step(const Sm90Work& w, int step, bool last) {
     issue_both();
     const int stage = k_ring.stage;
     k_ring.next();
     const bool mask = kPositions && partial(w, step);
     if (mask) mask_scores(w, step);
-    exponentiate<false>(score, call.scale_log2, row);
-    ptx::pin(score);
-    if (!last) wait_k();  // see wait_pv
     float sum[2];
-    sum_probabilities(score, sum);
-    renewed = outgrown(sum, row);
+    // Rows may have been masked so far.
+    const bool known = !kPositions || have_maxima(row);
+    renewed = !known;
+    if (known) {
+      exponentiate<false>(score, call.scale_log2, row);
+      ptx::pin(score);
+    }
+    if (!last) wait_k();  // see wait_pv
+    if (known) {
+      sum_probabilities(score, sum);
+      renewed = outgrown(sum, row);
+    }
     if (renewed) {
-      multiply_again(stage);
-      if (mask) mask_scores(w, step);
+      if (known) {
+        multiply_again(stage);
+        if (mask) mask_scores(w, step);
+      }
       softmax_step<false, false>(score, call.scale_log2, row, rescale);
       sum_probabilities(score, sum);
     }

@@ -33,6 +33,7 @@ __device__ inline void store_piece(T* to, const uint32_t (&word)[4], bool aligne
   for (int i = 0; i < 8; ++i) bits[i] = static_cast<uint16_t>(word[i / 2] >> (i % 2 * 16));
 }
 
+// All words first, then all stores: the exchanges of one piece then hide below those of the others.
 template <typename T, FlashSm90Tile kTile, FlashSm90Features kFeatures>
 __device__ inline void Sm90Consumer<T, kTile, kFeatures>::store(uint32_t announcement, const Sm90Row (&row)[2]) {
   const Problem& problem = call.p;
@@ -40,33 +41,48 @@ __device__ inline void Sm90Consumer<T, kTile, kFeatures>::store(uint32_t announc
   const int first_query = announced(announcement, kWordFirstQuery), queries = announced(announcement, kWordQueries);
   const int q_row = announced(announcement, kWordQRow);
   const int thread = ptx::thread_again(), quad_lane = thread % 4;
+  float sum[2] = {row[0].sum, row[1].sum};
+#pragma unroll
+  for (int distance = 1; distance <= 2; ++distance) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) sum[half] += __shfl_xor_sync(0xFFFFFFFFu, sum[half], distance);
+  }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float sum = row[half].sum;
-    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
-    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
-    const bool none = sum == 0;
-    const float inverse = none ? 0 : 1 / sum;
-    const int query = first_query + lane_row(thread) + 8 * half;
-    const bool exists = query < queries;
-    T* to = element<T>(problem.out, batch * problem.out.strides[0] + (q_row + query) * problem.out.strides[1] +
-                                        head * problem.out.strides[2]);
+    const bool none = sum[half] == 0;
+    const float inverse = ptx::reciprocal_approximate(sum[half]);
+    constexpr int kPieces = kTile.dim_v / 32;
+    uint32_t word[kPieces][4];
 #pragma unroll
-    for (int n = 0; n < kTile.dim_v / 8; n += 4) {
-      uint32_t word[4];
+    for (int n = 0; n < kPieces; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float left = out[4 * (n + i) + 2 * half], right = out[4 * (n + i) + 2 * half + 1];
-        word[i] = none ? 0 : ptx::pack<T>(left * inverse, right * inverse);
+        const float left = out[4 * (4 * n + i) + 2 * half], right = out[4 * (4 * n + i) + 2 * half + 1];
+        word[n][i] = none ? 0 : ptx::pack<T>(left * inverse, right * inverse);
       }
-      transpose_quad(word, quad_lane);
-      const int column = 8 * (n + quad_lane);
-      if (exists && column < problem.head_dim_v) store_piece(to + column, word, call.aligned_out != 0);
+      transpose_quad(word[n], quad_lane);
     }
-    if (given(problem.lse) && exists && quad_lane == 0) {
+    const int query = first_query + lane_row(thread) + 8 * half;
+    if (query >= queries) continue;
+    T* to = element<T>(problem.out, batch * problem.out.strides[0] + (q_row + query) * problem.out.strides[1] +
+                                        head * problem.out.strides[2]) +
+            8 * quad_lane;
+    const int columns = static_cast<int>(problem.head_dim_v) - 8 * quad_lane;
+    if (call.aligned_out != 0) {
+#pragma unroll
+      for (int n = 0; n < kPieces; ++n) {
+        if (32 * n < columns) store_piece(to + 32 * n, word[n], true);
+      }
+    } else {
+#pragma unroll
+      for (int n = 0; n < kPieces; ++n) {
+        if (32 * n < columns) store_piece(to + 32 * n, word[n], false);
+      }
+    }
+    if (given(problem.lse) && quad_lane == 0) {
       *element<float>(problem.lse, batch * problem.lse.strides[0] + head * problem.lse.strides[1] +
                                        (q_row + query) * problem.lse.strides[2]) =
-          none ? -INFINITY : log_sum_exp<kFeatures>(row[half].maximum, sum, call.scale_log2);
+          none ? -INFINITY : log_sum_exp<kFeatures>(row[half].maximum, sum[half], call.scale_log2);
     }
   }
 }

@@ -124,20 +124,25 @@ attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error
   return ATTNMUX_OK;
 }
 
-template <typename T, int kIndex = 0>
+// Of the tiles [kIndex, kEnd) of the table the one that fits.
+template <typename T, int kIndex, int kEnd>
 attnmux_code launch_flash_sm90(FlashSm90Call& call, cudaStream_t stream, attnmux_error* error) {
   const Problem& p = call.p;
-  if constexpr (kIndex + 1 < kFlashSm90TileCount) {
-    if (flash_sm90_tile_index(p.head_dim, p.head_dim_v) != kIndex)
-      return launch_flash_sm90<T, kIndex + 1>(call, stream, error);
+  if constexpr (kIndex + 1 < kEnd) {
+    if (flash_sm90_tile_index(p.head_dim, p.head_dim_v, call.features, p.seqlen_kv) != kIndex)
+      return launch_flash_sm90<T, kIndex + 1, kEnd>(call, stream, error);
   }
-  switch (call.features) {
-    case FlashSm90Features::kPlain:
-      return launch_tile<T, kIndex, FlashSm90Features::kPlain>(call, stream, error);
-    case FlashSm90Features::kPositions:
-      return launch_tile<T, kIndex, FlashSm90Features::kPositions>(call, stream, error);
-    default:
-      return launch_tile<T, kIndex, FlashSm90Features::kAll>(call, stream, error);
+  if constexpr (kFlashSm90Tiles[kIndex].only_plain) {
+    return launch_tile<T, kIndex, FlashSm90Features::kPlain>(call, stream, error);
+  } else {
+    switch (call.features) {
+      case FlashSm90Features::kPlain:
+        return launch_tile<T, kIndex, FlashSm90Features::kPlain>(call, stream, error);
+      case FlashSm90Features::kPositions:
+        return launch_tile<T, kIndex, FlashSm90Features::kPositions>(call, stream, error);
+      default:
+        return launch_tile<T, kIndex, FlashSm90Features::kAll>(call, stream, error);
+    }
   }
 }
 

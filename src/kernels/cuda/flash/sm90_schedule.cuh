@@ -17,8 +17,8 @@ struct Sm90Positions {
   __device__ int end(int query) const { return max(min(query + last, length), 0); }
 };
 
-constexpr Sm90Positions kAnyPosition = {-static_cast<int>(kFlashSm90MaxLength), static_cast<int>(kFlashSm90MaxLength), 0,
-                                        0};  // and `length` as it is
+constexpr Sm90Positions kAnyPosition = {-static_cast<int>(kFlashSm90MaxLength), static_cast<int>(kFlashSm90MaxLength),
+                                        0, 0};  // and `length` as it is
 
 // What a block does next: a place of the list of tiles, or a piece of one.
 struct Sm90Turn {

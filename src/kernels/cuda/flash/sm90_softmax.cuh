@@ -46,9 +46,9 @@ __device__ inline void mask_products(const Sm90Positions& positions, int query, 
 // with the same relative error.
 constexpr float kStale = 8;
 
-// Scores become probabilities 2^((x - maximum)·scale·log2 e). Of finished scores (scale_log2 is log2 e) the difference is
-// taken before the scaling, so that those as large as FLT_MAX stay finite. A NaN score makes its probability NaN, and
-// with it sum and output.
+// Scores become probabilities 2^((x - maximum)·scale·log2 e). Of finished scores (scale_log2 is log2 e) the difference
+// is taken before the scaling, so that those as large as FLT_MAX stay finite. A NaN score makes its probability NaN,
+// and with it sum and output.
 template <bool kFinished, int kCount>
 __device__ inline void exponentiate(float (&score)[kCount], float scale_log2, const Sm90Row (&row)[2]) {
 #pragma unroll
@@ -66,8 +66,8 @@ __device__ inline void exponentiate(float (&score)[kCount], float scale_log2, co
   }
 }
 
-// Probabilities by the largest scores so far; `rescale` is what older sums and outputs shrink by. False if it is 1 for all
-// rows of the warp. fmaxf ignores NaN.
+// Probabilities by the largest scores so far; `rescale` is what older sums and outputs shrink by. False if it is 1 for
+// all rows of the warp. fmaxf ignores NaN.
 template <bool kLazy, bool kFinished, int kCount>
 __device__ inline bool softmax_step(float (&score)[kCount], float scale_log2, Sm90Row (&row)[2], float (&rescale)[2]) {
   float largest[2];
@@ -115,12 +115,17 @@ __device__ inline void sum_probabilities(const float (&score)[kCount], float (&s
   }
 }
 
+// Has every row of the warp had a key?
+__device__ inline bool have_maxima(const Sm90Row (&row)[2]) {
+  return __all_sync(0xFFFFFFFFu, row[0].maximum != -INFINITY && row[1].maximum != -INFINITY);
+}
+
 // Probabilities by older maxima are good while their sums stay far from the largest 16-bit float; a row without any
 // maximum has none. All lanes of the warp get the same answer.
 __device__ inline bool outgrown(const float (&sum)[2], const Sm90Row (&row)[2]) {
   constexpr float kMost = 8192;
-  return __any_sync(0xFFFFFFFFu, sum[0] > kMost || sum[1] > kMost || row[0].maximum == -INFINITY ||
-                                     row[1].maximum == -INFINITY);
+  return __any_sync(0xFFFFFFFFu,
+                    sum[0] > kMost || sum[1] > kMost || row[0].maximum == -INFINITY || row[1].maximum == -INFINITY);
 }
 
 template <FlashSm90Features kFeatures>

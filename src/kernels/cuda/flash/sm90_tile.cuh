@@ -54,9 +54,7 @@ struct FlashSm90Shared {
     return base + 512 + static_cast<uint32_t>(i % L::kAnnouncements) * 64;
   }
   // "full" ends a phase when a tile has arrived, "empty" when every warp has read it. Each group has its own rows of Q.
-  __device__ uint32_t q_full(int stage, int group) const {
-    return base + static_cast<uint32_t>(stage * 4 + group) * 8;
-  }
+  __device__ uint32_t q_full(int stage, int group) const { return base + static_cast<uint32_t>(stage * 4 + group) * 8; }
   __device__ uint32_t q_empty(int stage, int group) const { return q_full(stage, group) + 64; }
   __device__ uint32_t k_full(int stage) const { return base + 256 + static_cast<uint32_t>(stage) * 64; }
   __device__ uint32_t k_empty(int stage) const { return k_full(stage) + 8; }

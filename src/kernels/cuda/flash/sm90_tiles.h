@@ -22,43 +22,54 @@ struct FlashSm90Tile {
   bool ping_pong;  // groups take turns at the tensor cores, so that the softmax of one hides below the others' products
   bool lazy;       // outputs are rescaled only when a maximum has fallen far behind
   int q_stages;    // Q tiles under way
-  bool trusting = false;  // no look for larger scores after a tile's first step, until sums grow far
-  bool hooks = false;  // the instance with hooks, whose producer looks at padding
+  bool trusting;   // no look for larger scores after a tile's first step, until sums grow far
+  bool only_plain = false;  // another tile of the table serves other features
+  bool hooks = false;       // the instance with hooks, whose producer looks at padding
 };
 
 // A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 232, with
 // three 160. Shared memory is 227 KiB: 128·dim·groups + 2·stages·keys·(dim + dim_v) bytes, dims rounded up to 64.
 // clang-format off
 inline constexpr FlashSm90Tile kFlashSm90Tiles[] = {
-    // Measured on an H200 in one run with cuDNN 9.19, bf16, as a multiple of its speed.
-    {64, 64, 3, 128, 2, 1, false, true, 2, true},    // 16384 keys: 1.113, with turns 1.074; 4096 keys: 0.964 and 0.970
-    {96, 96, 2, 176, 2, 1, true, false, 1},     // as 128
-    {128, 128, 2, 176, 2, 1, true, true, 1, true},  // 16384 keys: 1.045, with turns 1.006; 4352 keys: 1.079 and 1.093
-    {192, 128, 2, 128, 2, 1, true, false, 1},   // the most keys of which two stages fit in shared memory
-    {192, 192, 2, 112, 2, 1, true, false, 1},   // the same
-    {256, 256, 2, 80, 2, 1, true, true, 1},     // 16384 keys: 1.213, not lazily 1.120; more keys do not fit in registers
+    {64, 64, 3, 80, 2, 1, true, true, 2, true, true},
+    {64, 64, 3, 128, 2, 1, true, true, 2, true},
+    {96, 96, 2, 128, 2, 1, true, true, 2, true},
+    {128, 128, 2, 176, 2, 1, true, true, 1, true, true},
+    {128, 128, 2, 128, 2, 1, true, true, 2, true},
+    {192, 128, 2, 128, 2, 1, true, true, 1, false},
+    {192, 192, 2, 112, 2, 1, true, true, 1, false},
+    {256, 256, 2, 80, 2, 1, true, true, 1, false},
 };
 // clang-format on
 
 inline constexpr int kFlashSm90TileCount = sizeof(kFlashSm90Tiles) / sizeof(FlashSm90Tile);
+/// The tiles before this one, whose head dims are up to 128, are compiled apart from the others.
+inline constexpr int kFlashSm90Narrow = 5;
+/// No tile of the instances that share tiles has steps of fewer keys.
+inline constexpr int kFlashSm90FewestKeys = 80;
 
-/// Where in the table the first tile is that is wide enough.
-constexpr int flash_sm90_tile_index(int64_t head_dim, int64_t head_dim_v) {
+/// What a tile with `keys` keys costs, in keys: each step costs some more than its keys, and with one place for Q the
+/// next tile begins late. Fitted to rows of 512 to 16384 keys, of which each tile was faster in some.
+constexpr int64_t flash_sm90_cost(const FlashSm90Tile& tile, int64_t keys) {
+  return ceil_div(keys, tile.keys) * (tile.keys + 20) + (tile.q_stages == 1 ? 40 : 0);
+}
+
+/// The place in the table of the tile for a problem: the narrowest that is wide enough, and of two of the same width
+/// the one that costs less.
+constexpr int flash_sm90_tile_index(int64_t head_dim, int64_t head_dim_v, FlashSm90Features features, int64_t keys) {
   int i = 0;
   while (i + 1 < kFlashSm90TileCount && (head_dim > kFlashSm90Tiles[i].dim || head_dim_v > kFlashSm90Tiles[i].dim_v))
     ++i;
-  return i;
+  if (!kFlashSm90Tiles[i].only_plain) return i;
+  if (features != FlashSm90Features::kPlain) return i + 1;
+  return flash_sm90_cost(kFlashSm90Tiles[i], keys) < flash_sm90_cost(kFlashSm90Tiles[i + 1], keys) ? i : i + 1;
 }
 
 /// The tile of an instance. Blocks of a cluster walk over the same keys, which masks by position take from them; hooks
-/// need registers, so their tiles have fewer keys.
+/// need registers, so their tiles have no more keys than these.
 ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, FlashSm90Features features) {
   FlashSm90Tile tile = kFlashSm90Tiles[index];
   if (features != FlashSm90Features::kPlain) tile.cluster = 1;
-  if (features == FlashSm90Features::kPositions && tile.groups == 2 && tile.dim <= 128) {
-    tile.keys = 128;
-    tile.q_stages = 2;
-  }
   if (features == FlashSm90Features::kAll) {
     tile.groups = 2;
     tile.hooks = true;
