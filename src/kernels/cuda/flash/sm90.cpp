@@ -126,10 +126,12 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
     call.arrivals = static_cast<int32_t*>(context->workspace);
     call.partials = reinterpret_cast<float*>(static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes);
   }
-  const bool narrow = tile_index(*p) < kFlashSm90Narrow;
-  const auto bf16 = narrow ? launch_flash_sm90_bf16 : launch_flash_sm90_256_bf16;
-  const auto fp16 = narrow ? launch_flash_sm90_fp16 : launch_flash_sm90_256_fp16;
-  return (p->dtype == ATTNMUX_BF16 ? bf16 : fp16)(call, context->stream, error);
+  constexpr decltype(&launch_flash_sm90_64_bf16) kLaunch[2][4] = {
+      {launch_flash_sm90_64_bf16, launch_flash_sm90_128_bf16, launch_flash_sm90_192_bf16, launch_flash_sm90_256_bf16},
+      {launch_flash_sm90_64_fp16, launch_flash_sm90_128_fp16, launch_flash_sm90_192_fp16, launch_flash_sm90_256_fp16}};
+  int file = 0;
+  while (tile_index(*p) >= kFlashSm90Begin[file + 1]) ++file;
+  return kLaunch[p->dtype == ATTNMUX_BF16 ? 0 : 1][file](call, context->stream, error);
 }
 
 }  // namespace

@@ -44,11 +44,15 @@ struct FlashSm90Call {
 /// Counters of a launch; zero when it starts.
 inline constexpr int64_t kFlashSm90ArrivalBytes = 8192;
 
-/// Launches an instance for this dtype (the files sm90_*.cu), after it has made the tensor maps: of a tile of the table
-/// before kFlashSm90Narrow, or of the others.
-attnmux_code launch_flash_sm90_bf16(FlashSm90Call& call, void* stream, attnmux_error* error);
-attnmux_code launch_flash_sm90_fp16(FlashSm90Call& call, void* stream, attnmux_error* error);
+/// Launches an instance for this dtype and tiles of head dims up to this (the files sm90_*.cu), after it has made the
+/// tensor maps.
+attnmux_code launch_flash_sm90_64_bf16(FlashSm90Call& call, void* stream, attnmux_error* error);
+attnmux_code launch_flash_sm90_128_bf16(FlashSm90Call& call, void* stream, attnmux_error* error);
+attnmux_code launch_flash_sm90_192_bf16(FlashSm90Call& call, void* stream, attnmux_error* error);
 attnmux_code launch_flash_sm90_256_bf16(FlashSm90Call& call, void* stream, attnmux_error* error);
+attnmux_code launch_flash_sm90_64_fp16(FlashSm90Call& call, void* stream, attnmux_error* error);
+attnmux_code launch_flash_sm90_128_fp16(FlashSm90Call& call, void* stream, attnmux_error* error);
+attnmux_code launch_flash_sm90_192_fp16(FlashSm90Call& call, void* stream, attnmux_error* error);
 attnmux_code launch_flash_sm90_256_fp16(FlashSm90Call& call, void* stream, attnmux_error* error);
 
 }  // namespace attnmux

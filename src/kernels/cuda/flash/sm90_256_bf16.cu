@@ -4,7 +4,7 @@
 namespace attnmux {
 
 attnmux_code launch_flash_sm90_256_bf16(FlashSm90Call& call, void* stream, attnmux_error* error) {
-  return launch_flash_sm90<__nv_bfloat16, kFlashSm90Narrow, kFlashSm90TileCount>(
+  return launch_flash_sm90<__nv_bfloat16, kFlashSm90Begin[3], kFlashSm90Begin[4]>(
       call, static_cast<cudaStream_t>(stream), error);
 }
 

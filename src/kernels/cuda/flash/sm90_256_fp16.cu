@@ -4,8 +4,8 @@
 namespace attnmux {
 
 attnmux_code launch_flash_sm90_256_fp16(FlashSm90Call& call, void* stream, attnmux_error* error) {
-  return launch_flash_sm90<__half, kFlashSm90Narrow, kFlashSm90TileCount>(call, static_cast<cudaStream_t>(stream),
-                                                                          error);
+  return launch_flash_sm90<__half, kFlashSm90Begin[3], kFlashSm90Begin[4]>(call, static_cast<cudaStream_t>(stream),
+                                                                           error);
 }
 
 }  // namespace attnmux

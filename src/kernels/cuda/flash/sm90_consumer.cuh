@@ -21,6 +21,8 @@ struct Sm90Consumer {
   // Wide outputs are rescaled while Q·Kᵀ runs, not between the two waits of a step.
   static constexpr bool kEarlyRescale = kTile.dim_v > 128;
   static constexpr bool kTrusting = kTile.trusting && !kAll;
+  // The last P·V of a tile is left to the first step of the next where registers allow it.
+  static constexpr bool kLeavesOpen = kTile.dim_v <= 128 && !kAll;
 
   const FlashSm90Call& call;
   FlashSm90Shared<kTile> shared;
@@ -285,8 +287,8 @@ struct Sm90Consumer {
     release_v();
   }
 
-  // All tiles that the producer announces. The last P·V of a whole one is left to the first step of the next, so that
-  // the tensor cores have work while softmax begins anew and outputs are stored.
+  // All tiles that the producer announces. Where the last P·V of a whole one is left to the first step of the next, the
+  // tensor cores have work while softmax begins anew and outputs are stored.
   __device__ void tiles() {
     bool open = false;  // the last P·V is left
 #pragma unroll 1
@@ -294,10 +296,12 @@ struct Sm90Consumer {
       ptx::mbarrier_wait(shared.q_full(q_ring.stage, group), q_ring.parity);
       const uint32_t announcement = shared.announcement(i);
       const Sm90Work w = announced_work<kFeatures>(announcement);
-      if (open && w.empty()) {
-        last_product();
-        store(shared.announcement(i - 1), row);
-        open = false;
+      if constexpr (kLeavesOpen) {
+        if (open && w.empty()) {
+          last_product();
+          store(shared.announcement(i - 1), row);
+          open = false;
+        }
       }
       if (w.no_more()) break;
       const bool whole = kPositions || announced(announcement, kWordPieces) == 1;
@@ -307,7 +311,7 @@ struct Sm90Consumer {
         clear();
       } else {
         steps(w, open, shared.announcement(i - 1));
-        open = whole;
+        open = kLeavesOpen && whole;
         if (open) continue;
         last_product();
       }
@@ -317,9 +321,10 @@ struct Sm90Consumer {
 
   __device__ void steps(const Sm90Work& w, bool open, uint32_t before) {
     int step = w.end_step - 1;
-    if (open) {
-      joint_step(w, step, before);
-    } else {
+    if constexpr (kLeavesOpen) {
+      if (open) joint_step(w, step, before);
+    }
+    if (!kLeavesOpen || !open) {
       first_step(w, step);
       if (step > w.first_step) wait_k();
     }

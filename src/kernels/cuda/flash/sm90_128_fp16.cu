@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/flash/sm90_launch.cuh"
+
+namespace attnmux {
+
+attnmux_code launch_flash_sm90_128_fp16(FlashSm90Call& call, void* stream, attnmux_error* error) {
+  return launch_flash_sm90<__half, kFlashSm90Begin[1], kFlashSm90Begin[2]>(call, static_cast<cudaStream_t>(stream),
+                                                                           error);
+}
+
+}  // namespace attnmux
