@@ -72,6 +72,8 @@ constexpr int flash_sm90_tile_index(int64_t head_dim, int64_t head_dim_v, FlashS
 ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, FlashSm90Features features) {
   FlashSm90Tile tile = kFlashSm90Tiles[index];
   if (features != FlashSm90Features::kPlain) tile.cluster = 1;
+  // With three groups, 128 keys and the mask do not fit in a thread's registers.
+  if (features == FlashSm90Features::kPositions && tile.groups == 3) tile.keys = 112;
   if (features == FlashSm90Features::kAll) {
     tile.groups = 2;
     tile.hooks = true;
