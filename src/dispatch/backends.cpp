@@ -16,12 +16,14 @@ namespace attnmux {
 #ifdef ATTNMUX_HAS_CUDA
 #define CUDA_FLASH , &kCudaFlashSm80
 #define CUDA_FLASH_3 &kCudaFlashSm90
+#define CUDA_FASTEST , &kCudaFlashSm90, &kCudaFlashSm80
 #define NO_CUDA_FLASH_3(other) ""
 #define CUDA_MATH , &kCudaMath
 #define NO_CUDA "this version has no kernel for it"
 #else
 #define CUDA_FLASH
 #define CUDA_FLASH_3
+#define CUDA_FASTEST
 #define NO_CUDA_FLASH_3(other) "it needs a Hopper GPU (sm90a), and this build has no CUDA kernels; use \"" other "\""
 #define CUDA_MATH
 #define NO_CUDA "this build has no CUDA kernels"
@@ -30,9 +32,9 @@ namespace attnmux {
 // clang-format off
 constexpr BackendRow kBackends[kBackendNames.size()] = {
   // name                            family      promise                                                              why it is missing                                                             kernels
-  {"native",                         "native",   "the default: the best of the native family for this problem, by rule", "",                                                                        {CPU_FLASH, &kCpuMath CUDA_FLASH CUDA_MATH}, true},
+  {"native",                         "native",   "the default: the best of the native family for this problem, by rule", "",                                                                        {CPU_FLASH, &kCpuMath CUDA_FASTEST CUDA_MATH}, true, "", true},
   {"_native_math",                   "native",   "plain softmax(QKᵀ)V: any argument, any shape; materialises scores",    "",                                                                        {&kCpuMath CUDA_MATH}},
-  {"_native_flash",                  "native",   "fused and tiled: no score matrix in memory",                           "",                                                                        {CPU_FLASH CUDA_FLASH}},
+  {"_native_flash",                  "native",   "fused and tiled: no score matrix in memory",                           "",                                                                        {CPU_FLASH CUDA_FASTEST}, false, "", true},
   {"_native_efficient",              "native",   "fused, with masks and biases of any shape, fp32 too, any head_dim",    "",                                                                        {CPU_FLASH CUDA_FLASH CUDA_MATH}},
   {"_native_cudnn",                  "native",   "cuDNN's fused attention graph",                                        NO_CUDA "; use \"_native_flash\"",                                         {}},
   {"_native_xla",                    "native",   "attention compiled by XLA through the PJRT C API",                     "this build has no PJRT loader; use \"native\"",                           {}},
@@ -56,6 +58,7 @@ constexpr BackendRow kBackends[kBackendNames.size()] = {
 #undef CPU_FLASH
 #undef CUDA_FLASH
 #undef CUDA_FLASH_3
+#undef CUDA_FASTEST
 #undef NO_CUDA_FLASH_3
 #undef CUDA_MATH
 #undef NO_CUDA
@@ -67,5 +70,27 @@ consteval bool table_follows_names() {
   return true;
 }
 static_assert(table_follows_names(), "a row of the table per name in include/attnmux/backend.h, in the same order");
+
+#ifdef ATTNMUX_HAS_CUDA
+namespace {
+
+// Below so many rows per kv head (queries times the heads that share it) a call waits for K and V alone: then the
+// smaller tiles of cuda_flash_sm80 read them as fast, and its pieces are put together sooner.
+constexpr int64_t kFewRows = 16;
+
+bool ampere_is_faster(const Problem& p) { return p.seqlen_q * (p.num_heads_q / p.num_heads_kv) < kFewRows; }
+
+}  // namespace
+#endif
+
+const Kernel* faster_kernel(const BackendRow& row, const Kernel& kernel, const Problem& problem) {
+#ifdef ATTNMUX_HAS_CUDA
+  if (row.by_speed && &kernel == &kCudaFlashSm90 && ampere_is_faster(problem)) return &kCudaFlashSm80;
+#endif
+  (void)row;
+  (void)kernel;
+  (void)problem;
+  return nullptr;
+}
 
 }  // namespace attnmux

@@ -33,6 +33,7 @@ std::string describe_device(const Problem& p) {
 ExplainedBackend explain_backend(uint16_t id, const Problem& p, const attnmux_options& o, const Kernel* chosen,
                                  int32_t num_threads) {
   const BackendRow& row = *backend_row(id);
+  const Kernel* slower = nullptr;  // would have come first, but for the chosen one's speed
   ExplainedBackend backend;
   backend.id = id;
   backend.missing = row.num_kernels() == 0 ? row.missing : "";
@@ -49,9 +50,12 @@ ExplainedBackend explain_backend(uint16_t id, const Problem& p, const attnmux_op
         k.runs = false;
         k.reason = "is below the 16-bit accuracy class; allow_lossy permits it";
       } else if (kernel == chosen) {
-        k.reason = row.num_kernels() == 1
-                       ? "its only kernel"
+        k.reason = row.num_kernels() == 1 ? "its only kernel"
+                   : slower != nullptr
+                       ? "faster than " + std::string(slower->name) + " for this problem, by rule"
                        : "first in the order of \"" + std::string(row.name) + "\" that supports this problem";
+      } else if (slower == nullptr && faster_kernel(row, *kernel, p) == chosen) {
+        slower = kernel;
       }
     }
     backend.kernels.push_back(std::move(k));

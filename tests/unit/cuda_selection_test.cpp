@@ -54,8 +54,10 @@ class CudaSelection : public ::testing::Test {
 TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
   for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
     for (const int64_t dim : {8, 40, 64, 80, 128, 160, 256, 384, 512}) {
-      EXPECT_EQ(planned(dtype, dim), "cuda_flash_sm80");
-      EXPECT_EQ(planned(dtype, dim, "flash"), "cuda_flash_sm80");
+      const char* fastest = dim <= 256 ? "cuda_flash_sm90" : "cuda_flash_sm80";
+      for (const char* backend : {"native", "_native_flash"}) EXPECT_EQ(planned(dtype, dim, backend), fastest);
+      for (const char* backend : {"flash", "_native_efficient", "xformers"})
+        EXPECT_EQ(planned(dtype, dim, backend), "cuda_flash_sm80");
       EXPECT_EQ(planned(dtype, dim, "_native_math"), "cuda_math");
     }
     for (const int64_t dim : {1, 12, 257, 520}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
@@ -63,7 +65,32 @@ TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
   EXPECT_EQ(planned(Dtype::kFp32, 64), "cuda_math");
   EXPECT_EQ(planned(Dtype::kFp64, 64), "cuda_math");
   EXPECT_EQ(planned(Dtype::kFp32, 64, "_native_efficient"), "cuda_math");
-  EXPECT_EQ(planned(Dtype::kBf16, 64, "native", 1), "cuda_flash_sm80");
+  EXPECT_EQ(planned(Dtype::kBf16, 64, "native", 1), "cuda_flash_sm90");
+  EXPECT_EQ(planned(Dtype::kBf16, 64, "native", 0, {.dropout = {.p = 0.5, .seed = 1}}), "cuda_flash_sm80");
+  for (const auto& [major, minor] : {std::pair{8, 0}, {8, 9}, {10, 0}, {12, 0}}) {
+    machine_ = machine_with(1, major, minor);
+    for (const char* backend : {"native", "_native_flash"})
+      EXPECT_EQ(planned(Dtype::kBf16, 64, backend), "cuda_flash_sm80") << major << "." << minor;
+  }
+}
+
+// Queries times the heads that share a kv head decide, not the queries alone.
+TEST_F(CudaSelection, FewRowsPerKeyHeadGoToTheSmallerTiles) {
+  const auto chosen = [](int64_t queries, int64_t heads_q, int64_t heads_kv, Backend backend) {
+    const MutableTensorView q(nullptr, Dtype::kBf16, {2, queries, heads_q, 64}, Device::cuda());
+    const MutableTensorView k(nullptr, Dtype::kBf16, {2, 4096, heads_kv, 64}, Device::cuda());
+    Plan plan;
+    const Status status = try_plan(plan, q, k, k, q, {.backend = backend}, {.stream = Stream::per_thread()});
+    return status ? std::string(plan.kernel()) : std::string(status.message());
+  };
+  for (const Backend backend : {Backend("native"), Backend("_native_flash")}) {
+    EXPECT_EQ(chosen(1, 8, 8, backend), "cuda_flash_sm80");
+    EXPECT_EQ(chosen(15, 8, 8, backend), "cuda_flash_sm80");
+    EXPECT_EQ(chosen(16, 8, 8, backend), "cuda_flash_sm90");
+    EXPECT_EQ(chosen(1, 32, 8, backend), "cuda_flash_sm80");
+    EXPECT_EQ(chosen(4, 32, 8, backend), "cuda_flash_sm90");
+  }
+  EXPECT_EQ(chosen(1, 8, 8, "_flash_3"), "cuda_flash_sm90");
 }
 
 TEST_F(CudaSelection, ARefusalNamesWhatItIsAndWhatRuns) {
