@@ -55,8 +55,9 @@ TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
   for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
     for (const int64_t dim : {8, 40, 64, 80, 128, 160, 256, 384, 512}) {
       const char* fastest = dim <= 256 ? "cuda_flash_sm90" : "cuda_flash_sm80";
-      for (const char* backend : {"native", "_native_flash"}) EXPECT_EQ(planned(dtype, dim, backend), fastest);
-      for (const char* backend : {"flash", "_native_efficient", "xformers"})
+      for (const Backend backend : {Backend("native"), Backend("_native_flash")})
+        EXPECT_EQ(planned(dtype, dim, backend), fastest);
+      for (const Backend backend : {Backend("flash"), Backend("_native_efficient"), Backend("xformers")})
         EXPECT_EQ(planned(dtype, dim, backend), "cuda_flash_sm80");
       EXPECT_EQ(planned(dtype, dim, "_native_math"), "cuda_math");
     }
@@ -69,7 +70,7 @@ TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
   EXPECT_EQ(planned(Dtype::kBf16, 64, "native", 0, {.dropout = {.p = 0.5, .seed = 1}}), "cuda_flash_sm80");
   for (const auto& [major, minor] : {std::pair{8, 0}, {8, 9}, {10, 0}, {12, 0}}) {
     machine_ = machine_with(1, major, minor);
-    for (const char* backend : {"native", "_native_flash"})
+    for (const Backend backend : {Backend("native"), Backend("_native_flash")})
       EXPECT_EQ(planned(Dtype::kBf16, 64, backend), "cuda_flash_sm80") << major << "." << minor;
   }
 }
