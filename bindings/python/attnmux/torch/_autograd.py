@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The derivative of `attnmux::attention`.
+
+Without one, PyTorch's backward() would run and leave grad=None; so every backend has the right one or raises.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from attnmux import _backends
+from attnmux._errors import Code, error_of
+from attnmux.torch import _backward
+from attnmux.torch._math import Problem
+
+# How `attnmux::attention` orders what is not a scalar, and how many scalars follow.
+NUM_TENSORS = 10
+NUM_ARGUMENTS = 20
+
+
+def without_backward() -> frozenset[int]:
+    """Ids of backends whose rounding error is no rounding: their forward is not the function whose gradient this is."""
+    return frozenset(i for i, name in _backends.NAMES.items() if name.lstrip("_").startswith("sage"))
+
+
+WITHOUT_BACKWARD = without_backward()
+
+
+def refuse_without_backward(backend: int) -> None:
+    if backend in WITHOUT_BACKWARD:
+        raise error_of(
+            Code.UNSUPPORTED,
+            f'[attention] backend "{_backends.backend_name(backend)}" is quantized and has no backward, but an input '
+            'requires grad; accepted are inputs without grad (torch.no_grad()), or another backend, such as "native"',
+        )
+
+
+def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    refuse_without_backward(inputs[-1])
+    ctx.save_for_backward(*inputs[:NUM_TENSORS])
+    ctx.scalars = inputs[NUM_TENSORS:]
+    ctx.set_materialize_grads(False)
+
+
+def backward(ctx: Any, grad_out: torch.Tensor | None, grad_lse: torch.Tensor | None) -> tuple:
+    if grad_out is None and grad_lse is None:
+        return (None,) * NUM_ARGUMENTS
+    tensors = ctx.saved_tensors
+    q, value, bias = tensors[0], tensors[2], tensors[3]
+    if grad_out is None:
+        grad_out = q.new_zeros((*q.shape[:-1], value.shape[-1]))
+    needs_bias = bias is not None and ctx.needs_input_grad[3]
+    if torch.is_grad_enabled():  # create_graph=True: PyTorch differentiates what follows
+        problem = Problem(*tensors[3:], *ctx.scalars)
+        grads = _backward.backward(problem, *tensors[:3], grad_out, grad_lse, needs_bias)
+    else:
+        grads = torch.ops.attnmux.attention_backward.default(grad_out, grad_lse, needs_bias, *tensors, *ctx.scalars)
+    return (*grads[:3], grads[3] if needs_bias else None) + (None,) * (NUM_ARGUMENTS - 4)
+
+
+def attention_backward(grad_out, grad_lse, needs_bias, query, key, value, *options):
+    """The operator `attnmux::attention_backward`: new, contiguous tensors."""
+    with torch.no_grad():
+        grads = _backward.backward(Problem(*options), query, key, value, grad_out, grad_lse, needs_bias)
+    rows = tuple(torch.empty_like(t, memory_format=torch.contiguous_format).copy_(g) for t, g in zip((query, key, value), grads))
+    grad_bias = grads[3].contiguous() if needs_bias else query.new_empty((0,))
+    return (*rows, grad_bias)
