@@ -31,7 +31,7 @@ struct Varlen {
 /// What is computed.
 struct AttentionOptions {
   Mask mask = {};
-  TensorView bias = {};              ///< broadcastable to (B, Hq, Sq, Skv); fp32, fp16, bf16; added to the scores
+  TensorView bias = {};              ///< broadcastable to (B, Hq, Sq, Skv); fp32, fp16, bf16 (fp64 inputs: fp64)
   std::optional<double> scale = {};  ///< any finite value; default head_dim^-1/2
   double softcap = 0;                ///< s = softcap·tanh(scale·q·k / softcap); 0 is off
   MutableTensorView lse = {};        ///< output (B, Hq, Sq) fp32, natural log; (Hq, T) for packed sequences

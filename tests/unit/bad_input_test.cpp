@@ -247,6 +247,11 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"bias_dtype",
             [](Call& c) { c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(c.bytes.data(), {5}).c(); },
             {"bias", "uint8", "fp32, fp16, bf16"}},
+        Row{"bias_fp64_of_fp32",
+            [](Call& c) {
+              c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(c.bias.data(), {5}).c(), c.o.bias.dtype = ATTNMUX_FP64;
+            },
+            {"bias", "fp64", "fp32, fp16, bf16 (a boolean mask"}},
         Row{"bias_device",
             [](Call& c) { c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(c.bias.data(), {5}, Device::cuda(1)).c(); },
             {"bias", "cuda:1", "cpu"}},

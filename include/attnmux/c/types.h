@@ -89,7 +89,8 @@ typedef struct attnmux_options {
   attnmux_tensor key_lengths;          /* (B) int32 */
   attnmux_tensor key_padding;          /* (B, Skv) bool or uint8, true = attend */
   attnmux_tensor dense_mask;           /* broadcastable to (B, Hq, Sq, Skv), bool or uint8, true = attend */
-  attnmux_tensor bias;                 /* broadcastable to (B, Hq, Sq, Skv), fp32, fp16 or bf16, added to the scores */
+  attnmux_tensor bias;                 /* broadcastable to (B, Hq, Sq, Skv), added to the scores; fp32, fp16, bf16,
+                                          for fp64 inputs also fp64 */
   attnmux_tensor lse;                  /* output (B, Hq, Sq) fp32, natural log; (Hq, T) for packed sequences */
   attnmux_tensor cu_seqlens_q, cu_seqlens_kv; /* (B+1) int32, rising from 0 to T */
 } attnmux_options;

@@ -12,7 +12,7 @@ import torch
 
 from attnmux import _backends
 from attnmux._errors import Code, error_of
-from attnmux.torch import _backward
+from attnmux.torch import _backward, _vmap
 from attnmux.torch._math import Problem
 
 # How `attnmux::attention` orders what is not a scalar, and how many scalars follow.
@@ -67,3 +67,26 @@ def attention_backward(grad_out, grad_lse, needs_bias, query, key, value, *optio
     rows = tuple(torch.empty_like(t, memory_format=torch.contiguous_format).copy_(g) for t, g in zip((query, key, value), grads))
     grad_bias = grads[3].contiguous() if needs_bias else query.new_empty((0,))
     return (*rows, grad_bias)
+
+
+class _UnderTransform(torch.autograd.Function):
+    """The same derivative where torch.func transforms are active, which take it in this form only. One level down there may
+    be another transform, so forward starts over."""
+
+    @staticmethod
+    def forward(*arguments):
+        return differentiable(*arguments)
+
+    setup_context = staticmethod(setup_context)
+    backward = staticmethod(backward)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        return _vmap.rule_for(torch.ops.attnmux.attention.default, differentiable)(info, in_dims, *arguments)
+
+
+def differentiable(*arguments) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attnmux::attention` where a gradient may be needed."""
+    if torch._C._are_functorch_transforms_active():
+        return _UnderTransform.apply(*arguments)
+    return torch.ops.attnmux.attention.default(*arguments)

@@ -14,3 +14,8 @@ running = threading.local()  # .backend: an id; absent or None outside of a modu
 
 def backend() -> int | None:
     return getattr(running, "backend", None)
+
+
+# CPython formats an AttributeError for every read of what is absent, which costs more than the rest of the read. Other
+# threads than the importing one pay it.
+running.backend = None

@@ -31,7 +31,6 @@ torch.library.register_autograd(
     "attnmux::attention", _autograd.backward, setup_context=_autograd.setup_context, lib=_library
 )
 
-attention = torch.ops.attnmux.attention.default
+attention = _autograd.differentiable
 sdpa_inference = torch.ops.attnmux.sdpa_inference.default
-for _operator in (attention, sdpa_inference):
-    torch.library.register_vmap(_operator, _vmap.rule_for(_operator), lib=_library)
+torch.library.register_vmap(_forward, _vmap.rule_for(_forward, _autograd.differentiable), lib=_library)

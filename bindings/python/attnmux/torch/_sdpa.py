@@ -10,7 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from attnmux._errors import invalid
 from attnmux._scopes import resolve
-from attnmux.torch import _autograd, _front, _ops
+from attnmux.torch import _autograd, _front, _ops, _vmap
 from attnmux.torch._errors import translated
 from attnmux.torch._layer import running
 
@@ -24,6 +24,7 @@ def scaled_dot_product_attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
+    *,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
@@ -34,7 +35,7 @@ def scaled_dot_product_attention(
     if has_torch_function_variadic(query, key, value, attn_mask):
         return handle_torch_function(
             scaled_dot_product_attention, (query, key, value, attn_mask), query, key, value, attn_mask, dropout_p,
-            is_causal, scale, enable_gqa,
+            is_causal, scale=scale, enable_gqa=enable_gqa,
         )  # fmt: skip
     return with_backend(
         resolve(None, getattr(running, "backend", None)), query, key, value, attn_mask, dropout_p, is_causal, scale,
@@ -154,6 +155,16 @@ def _differentiable(q, k, v, mask, dropout_p, is_causal, scale, enable_gqa, back
     )  # fmt: skip
     out = out.transpose(1, 2)
     return torch.nn.functional.dropout(out, 1.0) if drop_all else out
+
+
+def _below_vmap(query, key, value, attn_mask, is_causal, scale, enable_gqa, backend) -> Tensor:
+    """`sdpa_inference` of mapped tensors: below the mapping, they may require grad."""
+    if _front.needs_grad(query, key, value, attn_mask):
+        return _differentiable(query, key, value, attn_mask, 0.0, is_causal, scale, enable_gqa, backend)
+    return _inference(query, key, value, attn_mask, is_causal, scale, enable_gqa, backend)
+
+
+torch.library.register_vmap(_inference, _vmap.rule_for(_inference, _below_vmap))
 
 
 def _rows(t: Tensor) -> Tensor:

@@ -31,24 +31,25 @@ def _fold_scores(t: Tensor, dim: int | None, size: int, batch: int) -> Tensor:
     return _fold(t.reshape(size, *(1,) * (4 - rank), *t.shape[1:]), 0, size, batch)
 
 
-def _one_by_one(op, info, in_dims, args):
+def _one_by_one(call, info, in_dims, args):
     results = []
     for i in range(info.batch_size):
         entry = [a if d is None else a.select(d, i) for a, d in zip(args, in_dims)]
-        results.append(op(*entry))
+        results.append(call(*entry))
     if isinstance(results[0], tuple):
         return tuple(torch.stack(parts) for parts in zip(*results)), (0,) * len(results[0])
     return torch.stack(results), 0
 
 
-def rule_for(op):
-    """The vmap rule of an operator whose rows are its first three arguments."""
-    names = [argument.name for argument in op._schema.arguments]
+def rule_for(operator, call):
+    """The vmap rule of an operator whose rows are its first three arguments. `call` runs it on what is below: the mapped
+    tensors may require grad there, which does not show from above."""
+    names = [argument.name for argument in operator._schema.arguments]
 
     def rule(info, in_dims, *args):
         named, dims, size = dict(zip(names, args)), dict(zip(names, in_dims)), info.batch_size
         if named.get("cu_seqlens_q") is not None or named.get("dropout_p", 0) != 0 or size == 0:
-            return _one_by_one(op, info, in_dims, args)
+            return _one_by_one(call, info, in_dims, args)
         batch = max(t.shape[0] if d is None else t.movedim(d, 0).shape[1] for t, d in zip(args[:3], in_dims))
         folded = []
         for name in names:
@@ -59,7 +60,7 @@ def rule_for(op):
                 folded.append(_fold_scores(value, dim, size, batch))
             else:
                 folded.append(_fold(value, dim, size, batch))
-        result = op(*folded)
+        result = call(*folded)
         if isinstance(result, tuple):
             return tuple(r.unflatten(0, (size, batch)) for r in result), (0,) * len(result)
         return result.unflatten(0, (size, batch)), 0
