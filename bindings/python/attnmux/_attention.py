@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attnmux import _arrays, _core, _options
+from attnmux import _arrays, _core, _options, _torch_layer
 from attnmux._backends import backend_name
 from attnmux._errors import invalid
 from attnmux._scopes import resolve
@@ -37,7 +37,8 @@ def attention(
     """softmax(mask(scale · q kᵀ) + bias) v, of arrays of NumPy, PyTorch, CuPy, JAX and whatever speaks DLPack.
 
     q is (B, Sq, Hq, D), k (B, Skv, Hkv, D), v (B, Skv, Hkv, Dv); the result is (B, Sq, Hq, Dv), allocated by q's library.
-    Nothing is copied or converted. On CUDA the work is queued on the caller's current stream.
+    Nothing is copied or converted. On CUDA the work is queued on the caller's current stream. Tensors of PyTorch go to
+    attnmux.torch.attention where the package has it: they get gradients and torch.compile.
 
     mask         bool or uint8, broadcastable to (B, Hq, Sq, Skv); true: attend
     key_padding  bool or uint8 (B, Skv); true: attend; holes are honoured
@@ -58,6 +59,12 @@ def attention(
     stream       CUDA: a stream as DLPack counts them (1: legacy default, 2: per-thread default, else a handle); None: the
                  current stream of q's library. Arrays must stay alive until the work on a stream of your own is done
     """
+    if _torch_layer.takes(q) and out is None and kernel is None and stream is None and not allow_lossy:
+        return _torch_layer.attention(
+            q, k, v, mask=mask, key_padding=key_padding, key_lengths=key_lengths, bias=bias, causal=causal,
+            window=window, scale=scale, softcap=softcap, dropout=dropout, seed=seed, return_lse=return_lse,
+            varlen=varlen, backend=backend,
+        )  # fmt: skip
     options = _options_of(mask, key_padding, key_lengths, bias, causal, window, scale, softcap, dropout, seed, varlen,
                           allow_lossy, kernel)  # fmt: skip
     return _run(q, k, v, out, return_lse, options, stream, _core.attention, resolve(backend))

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensors.h"
 
-#include <algorithm>
+#include <nanobind/stl/string.h>
+
 #include <string>
+#include <utility>
 
 #include "errors.h"
 
@@ -46,11 +48,11 @@ bool is_accepted(int32_t dtype, Accepts accepts) {
 
 std::string text_of(nb::handle object) { return nb::cast<std::string>(nb::str(object)); }
 
-std::string type_name(nb::handle object) { return text_of(nb::handle(object.type()).attr("__qualname__")); }
+std::string class_of(nb::handle object) { return text_of(nb::handle(object.type()).attr("__qualname__")); }
 
 // The dtype in the words of the array's own library.
 std::string dtype_of(nb::handle object) {
-  return nb::hasattr(object, "dtype") ? text_of(object.attr("dtype")) : type_name(object);
+  return nb::hasattr(object, "dtype") ? text_of(object.attr("dtype")) : class_of(object);
 }
 
 void check_dtype(int32_t dtype, nb::handle object, const char* name, Accepts accepts) {
@@ -168,6 +170,34 @@ bool requires_grad(nb::handle object) {
   return answer;
 }
 
+std::pair<int32_t, int32_t> device_of(nb::handle object, const std::string& failed) {
+  try {
+    const auto device = nb::cast<nb::tuple>(object.attr("__dlpack_device__")());
+    return {nb::cast<int32_t>(nb::int_(device[0])), nb::cast<int32_t>(nb::int_(device[1]))};
+  } catch (nb::python_error& error) {
+    if (!error.matches(PyExc_Exception)) throw;
+    error.restore();
+    raise_invalid_from_current(failed);
+  }
+}
+
+// object.__dlpack__(), on CUDA with the stream that is to wait for the producer's work.
+nb::object export_capsule(nb::handle object, bool on_cuda, void* stream) {
+  const auto arguments = [&](bool versioned) {
+    nb::dict d;
+    if (on_cuda) d["stream"] = nb::steal(PyLong_FromVoidPtr(stream));
+    if (versioned) d["max_version"] = nb::make_tuple(1, 1);
+    return d;
+  };
+  const nb::object method = object.attr("__dlpack__");
+  try {
+    return method(**arguments(true));
+  } catch (nb::python_error& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+  }
+  return method(**arguments(false));  // a library from before DLPack 1.0
+}
+
 }  // namespace
 
 Borrowed::~Borrowed() {
@@ -176,10 +206,10 @@ Borrowed::~Borrowed() {
   if (versioned_ != nullptr && versioned_->deleter != nullptr) versioned_->deleter(versioned_);
 }
 
-Importer::Importer(nb::handle stream) {
+Importer::Importer(nb::handle stream, bool computes) : computes_(computes) {
   if (stream.is_none()) return;
   if (!PyLong_Check(stream.ptr()) || PyBool_Check(stream.ptr())) {
-    raise_invalid("stream is a " + type_name(stream) +
+    raise_invalid("stream is a " + class_of(stream) +
                   "; accepted are None and an int: 1 for CUDA's legacy default stream, 2 for its per-thread default "
                   "stream, else the handle of a stream, such as torch.cuda.Stream.cuda_stream");
   }
@@ -221,7 +251,7 @@ void Importer::find_stream(nb::handle object, int32_t device_id, const dlpack::E
 bool Importer::from_exchange_api(Borrowed& to, nb::handle object, const char* name, Accepts accepts) {
   const dlpack::ExchangeApi* api = exchange_api(object);
   if (api == nullptr || api->from_object == nullptr) return false;
-  if (requires_grad(object)) {
+  if (computes_ && requires_grad(object)) {
     raise_invalid(std::string(name) +
                   " requires grad, and this function has no backward; accepted are tensors without (q.detach(), or a "
                   "call under torch.no_grad() on such), and attnmux.torch.scaled_dot_product_attention has one");
@@ -277,29 +307,16 @@ bool Importer::from_buffer(Borrowed& to, nb::handle object, const char* name, Ac
 bool Importer::from_dlpack(Borrowed& to, nb::handle object, const char* name, Accepts accepts) {
   if (!nb::hasattr(object, "__dlpack__") || !nb::hasattr(object, "__dlpack_device__")) return false;
   const std::string failed = std::string(name) + " cannot be read through its __dlpack__";
+  const auto [device_type, device_id] = device_of(object, failed);
+  const bool on_cuda = device_type == dlpack::kCuda || device_type == dlpack::kCudaManaged;
+  if (on_cuda) find_stream(object, device_id, nullptr);
   nb::object capsule;
   try {
-    const nb::tuple device = nb::borrow<nb::tuple>(object.attr("__dlpack_device__")());
-    const auto device_type = nb::cast<int32_t>(nb::int_(device[0]));
-    nb::dict arguments;
-    if (device_type == dlpack::kCuda || device_type == dlpack::kCudaManaged) {
-      find_stream(object, nb::cast<int32_t>(nb::int_(device[1])), nullptr);
-      arguments["stream"] = nb::steal(PyLong_FromVoidPtr(stream_));
-    }
-    const nb::object export_it = object.attr("__dlpack__");
-    try {
-      nb::dict versioned(arguments.copy());
-      versioned["max_version"] = nb::make_tuple(1, 1);
-      capsule = export_it(**versioned);
-    } catch (nb::python_error& error) {
-      if (!error.matches(PyExc_TypeError)) throw;
-      capsule = export_it(**arguments);  // a library from before DLPack 1.0
-    }
+    capsule = export_capsule(object, on_cuda, stream_);
   } catch (nb::python_error& error) {
-    if (PyObject_IsInstance(error.value().ptr(), PyExc_ValueError) == 1 && nb::hasattr(error.value(), "code")) throw;
-    if (!error.matches(PyExc_Exception)) throw;
-    // bfloat16 of NumPy, and other things that only the fallback can say
+    // bfloat16 of NumPy, and other dtypes that only its own interface can say
     if (error.matches(PyExc_BufferError) && nb::hasattr(object, "__array_interface__")) return false;
+    if (!error.matches(PyExc_Exception)) throw;  // an interrupt is not ours to word
     error.restore();
     raise_invalid_from_current(failed);
   }

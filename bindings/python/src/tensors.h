@@ -35,8 +35,8 @@ class Borrowed {
 class Importer {
  public:
   /// `stream`: None, or what DLPack calls a stream: 1 CUDA's legacy default stream, 2 its per-thread default stream,
-  /// else the handle of a stream.
-  explicit Importer(nanobind::handle stream);
+  /// else the handle of a stream. `computes`: tensors that require grad are refused, since there is no backward here.
+  Importer(nanobind::handle stream, bool computes);
 
   void read(Borrowed& to, nanobind::handle object, const char* name, Accepts accepts);
   void write(Borrowed& to, nanobind::handle object, const char* name, Accepts accepts);
@@ -52,6 +52,7 @@ class Importer {
   void from_python(Borrowed& to, nanobind::handle object, const char* name, Accepts accepts);
   void find_stream(nanobind::handle object, int32_t device_id, const dlpack::ExchangeApi* api);
 
+  bool computes_;
   bool first_ = true;
   bool given_ = false;  // the caller named the stream
   void* stream_ = nullptr;

@@ -57,13 +57,14 @@ class Call {
   Call(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb::handle lse, const Scalars& scalars,
        nb::handle arrays, uint16_t backend, nb::handle stream)
       : options_(scalars.options) {
-    Importer importer(stream);
+    const bool plans = out.is_none();
+    Importer importer(stream, !plans);
     importer.read(q_, q, "q", Accepts::kFloating);
     importer.read(k_, k, "k", Accepts::kFloating);
     importer.read(v_, v, "v", Accepts::kFloating);
     options_.backend = backend;
     if (!arrays.is_none()) read_optional(importer, nb::borrow<nb::tuple>(arrays));
-    if (out.is_none()) {
+    if (plans) {
       plan_outputs(lse.ptr() == Py_True);
     } else {
       importer.write(out_, out, "out", Accepts::kFloating);
@@ -87,12 +88,6 @@ class Call {
       code = function(&q_.view, &k_.view, &v_.view, &out_.view, &options_, &exec_, &error);
     }
     check(code, error);
-  }
-
-  void use_workspace(void* data, size_t bytes) {
-    exec_.set |= ATTNMUX_EXEC_WORKSPACE;
-    exec_.workspace = data;
-    exec_.workspace_bytes = bytes;
   }
 
  private:
@@ -136,11 +131,8 @@ std::string explain(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb
   const attnmux_write append = [](void* user, const char* part, size_t length) {
     static_cast<std::string*>(user)->append(part, length);
   };
-  call.run([&](auto*... arguments) {
-    return [&](const attnmux_tensor* cq, const attnmux_tensor* ck, const attnmux_tensor* cv, const attnmux_tensor* co,
-               const attnmux_options* options, const attnmux_exec* exec, attnmux_error* error) {
-      return attnmux_explain(cq, ck, cv, co, options, exec, flags, append, &text, error);
-    }(arguments...);
+  call.run([&](auto* cq, auto* ck, auto* cv, auto* co, auto* options, auto* exec, auto* error) {
+    return attnmux_explain(cq, ck, cv, co, options, exec, flags, append, &text, error);
   });
   return text;
 }
