@@ -21,6 +21,7 @@ from attnmux._errors import (
 )
 from attnmux._explain import Explanation, explain
 from attnmux._options import Varlen
+from attnmux._process import load_plugin, num_threads, release_workspace, set_num_threads
 from attnmux._scopes import (
     attention_backend,
     capture,
@@ -29,7 +30,7 @@ from attnmux._scopes import (
     scoped,
     set_default_attention_backend,
 )
-from attnmux._tool import BackendInfo, list_backends
+from attnmux._tool import BackendInfo, bench, list_backends, verify
 
 __version__: str = _core.version()
 
@@ -48,13 +49,19 @@ __all__ = [
     "Varlen",
     "attention",
     "attention_backend",
+    "bench",
     "bfloat16_bits",
     "capture",
     "default_attention_backend",
     "explain",
     "list_backends",
+    "load_plugin",
+    "num_threads",
     "plan",
+    "release_workspace",
     "restore",
     "scoped",
     "set_default_attention_backend",
+    "set_num_threads",
+    "verify",
 ]

@@ -110,6 +110,8 @@ def new_lse(q: Any, out: Any) -> Any:
 
 def finish(result: Any, q: Any) -> Any:
     """The output as the caller gets it: JAX's arrays are immutable, so its outputs are made by NumPy and handed over."""
+    if isinstance(result, Bfloat16Bits):
+        return result.array
     if library_of(q) not in ("jax", "jaxlib"):
         return result
     import jax
@@ -124,11 +126,11 @@ def refuse_immutable(name: str, array: Any) -> None:
 
 def _empty(like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
     library = library_of(like)
-    if library == "numpy" or isinstance(like, Bfloat16Bits):
-        import numpy
-
-        source = like.array if isinstance(like, Bfloat16Bits) else like
-        return numpy.empty(shape, dtype or source.dtype)
+    if library == "numpy":
+        return sys.modules["numpy"].empty(shape, dtype or like.dtype)
+    if isinstance(like, Bfloat16Bits):
+        array = _empty(like.array, shape, dtype)
+        return array if dtype else Bfloat16Bits(array)
     if hasattr(like, "new_empty"):  # PyTorch
         return like.new_empty(shape) if dtype is None else like.new_empty(shape, dtype=sys.modules["torch"].float32)
     if library in ("jax", "jaxlib"):

@@ -10,8 +10,7 @@ import subprocess
 from typing import Any
 
 from attnmux import _core
-from attnmux._backends import backend_id
-from attnmux._errors import Code, Error
+from attnmux._errors import Code, error_of
 
 
 class BackendInfo:
@@ -47,13 +46,43 @@ def executable() -> pathlib.Path:
     """The path of the tool."""
     path = pathlib.Path(__file__).with_name("_bin") / "attnmux"
     if not os.access(path, os.X_OK):
-        raise Error(f"[attention] {path} is not there: this package was built without the tool", Code.UNAVAILABLE)
+        raise error_of(Code.UNAVAILABLE, f"[attention] {path} is not there: this package was built without the tool")
     return path
 
 
+def verify(**flags: Any) -> dict[str, Any]:
+    """Checks the numerics of backends on this machine, as `attnmux verify --json`: a keyword is a flag, so
+    verify(backend="flash", dtype="fp16") is `--backend flash --dtype fp16`. `passed` of the answer is the verdict."""
+    return json.loads(_run(["verify", "--json", *_flags(flags)]))
+
+
+def bench(**flags: Any) -> list[dict[str, Any]]:
+    """Measures backends on one problem, as `attnmux bench --json`: bench(seqlen_q=512, heads_q=8, backend=["flash"]). One
+    row per backend that can run it."""
+    return json.loads(_run(["bench", "--json", *_flags(flags)]))
+
+
+def _flags(flags: dict[str, Any]) -> list[str]:
+    arguments = []
+    for name, value in flags.items():
+        flag = "--" + name.replace("_", "-")
+        if value is None or value is False:
+            continue
+        if value is True:
+            arguments.append(flag)
+        elif name in ("backend", "plugin") and isinstance(value, (list, tuple)):
+            arguments += [f"{flag}={one}" for one in value]
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            arguments.append(f"{flag}={text}")
+    return arguments
+
+
 def _run(arguments: list[str]) -> str:
+    """What the tool prints. 1 is a verdict (a promise was not kept), and then there is an answer, too."""
     done = subprocess.run([executable(), *arguments], capture_output=True, text=True)
-    if done.returncode not in (0, 1) or (done.returncode == 1 and not done.stdout):
-        words = done.stderr.strip() or f"attnmux {' '.join(arguments)} ended with {done.returncode}"
-        raise Error(words, Code.INVALID_ARGUMENT if done.returncode == 2 else Code.INTERNAL)
-    return done.stdout
+    if done.returncode == 0 or (done.returncode == 1 and done.stdout):
+        return done.stdout
+    codes = {2: Code.INVALID_ARGUMENT, 3: Code.UNAVAILABLE}
+    words = done.stderr.strip().removeprefix("attnmux: ") or f"'attnmux {arguments[0]}' ended with {done.returncode}"
+    raise error_of(codes.get(done.returncode, Code.INTERNAL), "[attention] " + words)

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "errors.h"
+#include "gil.h"
 #include "scalars.h"
 #include "verbs.h"
 
@@ -38,12 +39,8 @@ std::string describe(int32_t topic) {
   const attnmux_write append = [](void* user, const char* part, size_t length) {
     static_cast<std::string*>(user)->append(part, length);
   };
-  attnmux_code code = ATTNMUX_OK;
-  {
-    nb::gil_scoped_release released;  // the first look at a GPU takes a while
-    code = attnmux_describe(topic, append, &text, &error);
-  }
-  check(code, error);
+  // The first look at a GPU takes a while.
+  check(without_gil([&] { return attnmux_describe(topic, append, &text, &error); }), error);
   return text;
 }
 
@@ -92,6 +89,8 @@ void bind_process(nb::module_& m) {
     attnmux_error error;
     check(attnmux_load_plugin(path.c_str(), &error), error);
   });
+  m.def("prepare_exit", &prepare_exit);
+  m.def("forget_threads", &forget_threads);
   m.def("version", [] { return attnmux_version(); });
 }
 

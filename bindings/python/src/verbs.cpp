@@ -7,6 +7,7 @@
 #include <string>
 
 #include "errors.h"
+#include "gil.h"
 #include "scalars.h"
 #include "tensors.h"
 
@@ -82,11 +83,8 @@ class Call {
   template <typename Function>
   void run(Function function) {
     attnmux_error error;
-    attnmux_code code = ATTNMUX_OK;
-    {
-      nb::gil_scoped_release released;
-      code = function(&q_.view, &k_.view, &v_.view, &out_.view, &options_, &exec_, &error);
-    }
+    const attnmux_code code = without_gil(
+        [&] { return function(&q_.view, &k_.view, &v_.view, &out_.view, &options_, &exec_, &error); });
     check(code, error);
   }
 
