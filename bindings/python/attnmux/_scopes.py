@@ -22,7 +22,7 @@ from attnmux._errors import BadEnvironmentError, Code, UnknownBackendError
 Result = TypeVar("Result")
 
 _scope = threading.local()  # .backend: the id of the innermost scope of this thread; absent or None outside of one
-_default = 0  # the process default; 0 while ATTNMUX_BACKEND has no meaning, see _read_default
+_default = 0  # the process default; 0 while ATTNMUX_BACKEND has no meaning, see refresh_default
 
 
 def resolve(call: str | int | None = None, layer: str | int | None = None) -> int:
@@ -139,7 +139,7 @@ def scoped(backend: str, awaitable: Awaitable[Result]) -> Awaitable[Result]:
 def set_default_attention_backend(backend: str | None) -> None:
     """The backend of calls that neither the call, nor a layer, nor a scope decides. None: ATTNMUX_BACKEND, else native."""
     _core.set_default_backend(0 if backend is None else backend_id(backend))
-    _read_default()
+    refresh_default()
 
 
 def default_attention_backend() -> str:
@@ -148,8 +148,8 @@ def default_attention_backend() -> str:
     return NAMES[_default]
 
 
-def _read_default() -> None:
-    """Takes over the library's default. It has none while ATTNMUX_BACKEND names a plugin that is not loaded yet: calls
+def refresh_default() -> None:
+    """Called when something it depends on has changed. Takes over the library's default. It has none while ATTNMUX_BACKEND names a plugin that is not loaded yet: calls
     without a request are then refused. Another bad value of a variable is reported by every call, as the library does."""
     global _default
     try:
@@ -162,10 +162,10 @@ def _read_default() -> None:
 
 def _refuse_default() -> None:
     """Raises the library's own words; a plugin that C++ loaded meanwhile is found instead."""
-    _read_default()
+    refresh_default()
     if _default == 0:
         _core.default_backend()
         raise UnknownBackendError("[attention] ATTNMUX_BACKEND names no backend", Code.UNKNOWN_BACKEND)
 
 
-_read_default()
+refresh_default()
