@@ -22,6 +22,7 @@ from attnmux._errors import BadEnvironmentError, Code, UnknownBackendError
 Result = TypeVar("Result")
 
 _scope = threading.local()  # .backend: the id of the innermost scope of this thread; absent or None outside of one
+_scope.backend = None  # present: CPython formats an AttributeError for every read of what is absent, about 1 µs
 _default = 0  # the process default; 0 while ATTNMUX_BACKEND has no meaning, see refresh_default
 
 

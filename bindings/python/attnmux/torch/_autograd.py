@@ -6,11 +6,12 @@ Without one, PyTorch's backward() would run and leave grad=None; so every backen
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
 
-from attnmux import _backends
+from attnmux import _backends, _core
 from attnmux._errors import Code, error_of
 from attnmux.torch import _backward, _vmap
 from attnmux.torch._math import Problem
@@ -20,16 +21,20 @@ NUM_TENSORS = 10
 NUM_ARGUMENTS = 20
 
 
-def without_backward() -> frozenset[int]:
-    """Ids of backends whose rounding error is no rounding: their forward is not the function whose gradient this is."""
-    return frozenset(i for i, name in _backends.NAMES.items() if name.lstrip("_").startswith("sage"))
+def _without_backward() -> frozenset[int]:
+    """Ids of backends that compute less than 16-bit accuracy: their forward is not the function whose gradient this is."""
+    rows = json.loads(_core.describe(_core.DESCRIBE_BACKENDS))
+    lossy = ("quantized", "approximate")
+    return frozenset(_core.find_backend(r["name"]) for r in rows if r["family"] == "sage" or r["accuracy"] in lossy)
 
 
-WITHOUT_BACKWARD = without_backward()
+_refused = _without_backward()
+_known = len(_backends.NAMES)
 
 
 def refuse_without_backward(backend: int) -> None:
-    if backend in WITHOUT_BACKWARD:
+    """Traced by Dynamo, so all it does is look into a set."""
+    if backend in _refused:
         raise error_of(
             Code.UNSUPPORTED,
             f'[attention] backend "{_backends.backend_name(backend)}" is quantized and has no backward, but an input '
@@ -37,7 +42,14 @@ def refuse_without_backward(backend: int) -> None:
         )
 
 
+def _learn_plugins() -> None:
+    global _refused, _known
+    if len(_backends.NAMES) != _known:
+        _refused, _known = _without_backward(), len(_backends.NAMES)
+
+
 def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    _learn_plugins()
     refuse_without_backward(inputs[-1])
     ctx.save_for_backward(*inputs[:NUM_TENSORS])
     ctx.scalars = inputs[NUM_TENSORS:]

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from attnmux import _core
 from attnmux._backends import backend_id
 from attnmux._errors import Code, Error, invalid
 from attnmux.torch import _patch
@@ -142,7 +143,8 @@ def set_attention_backend(model: nn.Module, backend: str, path: str | Iterable[s
     It reaches attention that goes through torch.nn.functional.scaled_dot_product_attention or attnmux.torch's, called
     from the forward of a module; torch.nn.MultiheadAttention and TransformerEncoder too.
     """
-    chosen = backend_id(backend)
+    chosen = backend if type(backend) is int else backend_id(backend)
+    _core.check_available(chosen)
     model = _unwrapped(model)
     targets = _pinnable(model, path)
     _patch.install()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from attnmux.torch import _autograd, _fakes, _load, _vmap
+from attnmux.torch import _autograd, _fakes, _load
 
 _load.load()
 
@@ -33,4 +33,3 @@ torch.library.register_autograd(
 
 attention = _autograd.differentiable
 sdpa_inference = torch.ops.attnmux.sdpa_inference.default
-torch.library.register_vmap(_forward, _vmap.rule_for(_forward, _autograd.differentiable), lib=_library)

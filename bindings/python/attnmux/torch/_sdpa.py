@@ -10,7 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from attnmux._errors import invalid
 from attnmux._scopes import resolve
-from attnmux.torch import _autograd, _front, _ops, _vmap
+from attnmux.torch import _autograd, _front, _ops
 from attnmux.torch._errors import translated
 from attnmux.torch._layer import running
 
@@ -45,7 +45,7 @@ def scaled_dot_product_attention(
 
 def with_backend(backend, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa) -> Tensor:
     """The same for a backend that is already known. What is plain (four dimensions, no derivative, no dropout, no
-    autocast) goes straight to its operator, which broadcasts and checks: a small problem takes microseconds."""
+    autocast, no torch.func transform, above which a tensor does not tell whether it requires grad) goes straight to its operator, which broadcasts and checks: a small problem takes microseconds."""
     if (
         dropout_p != 0
         or enable_gqa
@@ -59,6 +59,7 @@ def with_backend(backend, query, key, value, attn_mask, dropout_p, is_causal, sc
             )
         )
         or not query.dim() == 4 == key.dim() == value.dim()
+        or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch.is_autocast_enabled("cuda" if query.is_cuda else "cpu")
     ):
@@ -81,7 +82,7 @@ def _general(backend, query, key, value, attn_mask, dropout_p, is_causal, scale,
     q, k, v = (_four_dimensions(t, lead) for t in (query, key, value))
     mask = _mask(attn_mask, lead, vectors)
     try:
-        if not needs_grad and dropout_p == 0:
+        if not needs_grad and dropout_p == 0 and not torch._C._are_functorch_transforms_active():
             out = _inference(q, k, v, mask, is_causal, scale, enable_gqa, backend)
         else:
             out = _differentiable(q, k, v, mask, dropout_p, is_causal, scale, enable_gqa, backend)
@@ -155,16 +156,6 @@ def _differentiable(q, k, v, mask, dropout_p, is_causal, scale, enable_gqa, back
     )  # fmt: skip
     out = out.transpose(1, 2)
     return torch.nn.functional.dropout(out, 1.0) if drop_all else out
-
-
-def _below_vmap(query, key, value, attn_mask, is_causal, scale, enable_gqa, backend) -> Tensor:
-    """`sdpa_inference` of mapped tensors: below the mapping, they may require grad."""
-    if _front.needs_grad(query, key, value, attn_mask):
-        return _differentiable(query, key, value, attn_mask, 0.0, is_causal, scale, enable_gqa, backend)
-    return _inference(query, key, value, attn_mask, is_causal, scale, enable_gqa, backend)
-
-
-torch.library.register_vmap(_inference, _vmap.rule_for(_inference, _below_vmap))
 
 
 def _rows(t: Tensor) -> Tensor:

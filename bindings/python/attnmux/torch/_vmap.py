@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MASKS = ("bias", "mask", "attn_mask")
+_MASKS = ("bias", "mask")
 
 
 def _front(t: Tensor, dim: int | None, size: int) -> Tensor:
