@@ -22,6 +22,7 @@ from attnmux._errors import BadEnvironmentError, Code, UnknownBackendError
 Result = TypeVar("Result")
 
 _scope = threading.local()  # .backend: the id of the innermost scope of this thread; absent or None outside of one
+_scope.backend = None  # for the main thread: asking for an absent attribute makes Python format an error, in about 1 µs
 _default = 0  # the process default; 0 while ATTNMUX_BACKEND has no meaning, see refresh_default
 
 

@@ -16,9 +16,7 @@ namespace {
 const char* accepted_dtypes(Accepts accepts) {
   switch (accepts) {
     case Accepts::kFloating:
-      return "float32, float16, bfloat16 and float64, as far as the backend takes them";
-    case Accepts::kFloatingBias:
-      return "float32, float16 and bfloat16";
+      return "float32, float16, bfloat16 and float64";
     case Accepts::kMask:
       return "bool and uint8 (a mask hides keys; numbers that are added to the scores are a bias)";
     case Accepts::kInt32:
@@ -34,8 +32,6 @@ bool is_accepted(int32_t dtype, Accepts accepts) {
     case Accepts::kFloating:
       return dtype == ATTNMUX_FP32 || dtype == ATTNMUX_FP16 || dtype == ATTNMUX_BF16 || dtype == ATTNMUX_FP64 ||
              dtype == ATTNMUX_E4M3;
-    case Accepts::kFloatingBias:
-      return dtype == ATTNMUX_FP32 || dtype == ATTNMUX_FP16 || dtype == ATTNMUX_BF16;
     case Accepts::kMask:
       return dtype == ATTNMUX_BOOL || dtype == ATTNMUX_UINT8;
     case Accepts::kInt32:

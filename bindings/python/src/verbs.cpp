@@ -27,7 +27,7 @@ constexpr Optional kOptional[] = {
     {"mask", ATTNMUX_MASK_DENSE, &attnmux_options::dense_mask, Accepts::kMask},
     {"key_padding", ATTNMUX_MASK_KEY_PADDING, &attnmux_options::key_padding, Accepts::kMask},
     {"key_lengths", ATTNMUX_MASK_KEY_LENGTHS, &attnmux_options::key_lengths, Accepts::kInt32},
-    {"bias", ATTNMUX_BIAS, &attnmux_options::bias, Accepts::kFloatingBias},
+    {"bias", ATTNMUX_BIAS, &attnmux_options::bias, Accepts::kFloating},
     {"varlen.cu_seqlens_q", ATTNMUX_VARLEN, &attnmux_options::cu_seqlens_q, Accepts::kInt32},
     {"varlen.cu_seqlens_kv", ATTNMUX_VARLEN, &attnmux_options::cu_seqlens_kv, Accepts::kInt32},
 };
