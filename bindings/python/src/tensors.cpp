@@ -140,10 +140,8 @@ void fill(attnmux_tensor& view, const dlpack::Tensor& t, nb::handle object, cons
 }
 
 const dlpack::ExchangeApi* exchange_api(nb::handle object) {
-  // The standard puts it on the type. A type without it is asked on each call: that is one failed look-up.
-  PyObject* capsule = nullptr;
   PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-  capsule = PyObject_GetAttrString(type, "__dlpack_c_exchange_api__");
+  PyObject* capsule = PyObject_GetAttrString(type, "__dlpack_c_exchange_api__");
   if (capsule == nullptr) {
     PyErr_Clear();
     return nullptr;
@@ -225,7 +223,8 @@ void Importer::write(Borrowed& to, nb::handle object, const char* name, Accepts 
 }
 
 void Importer::import(Borrowed& to, nb::handle object, const char* name, Accepts accepts) {
-  if (!from_exchange_api(to, object, name, accepts) && !from_buffer(to, object, name, accepts) &&
+  // Buffers first: a look for an attribute that NumPy's arrays do not have costs more than reading them.
+  if (!from_buffer(to, object, name, accepts) && !from_exchange_api(to, object, name, accepts) &&
       !from_dlpack(to, object, name, accepts))
     from_python(to, object, name, accepts);
   first_ = false;
