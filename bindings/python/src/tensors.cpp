@@ -262,8 +262,7 @@ bool Importer::from_exchange_api(Borrowed& to, nb::handle object, const char* na
   // protocol makes the other stream wait.
   find_stream(object, to.view.device_id, api);
   void* current = nullptr;
-  if (api->current_work_stream == nullptr ||
-      api->current_work_stream(dlpack::kCuda, to.view.device_id, &current) != 0)
+  if (api->current_work_stream == nullptr || api->current_work_stream(dlpack::kCuda, to.view.device_id, &current) != 0)
     raise_invalid_from_current("the current stream cannot be told");
   if (current == nullptr) current = ATTNMUX_STREAM_LEGACY;
   if (current == stream_) return true;
@@ -316,8 +315,7 @@ bool Importer::from_dlpack(Borrowed& to, nb::handle object, const char* name, Ac
     raise_invalid_from_current(failed);
   }
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
-    auto* managed =
-        static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    auto* managed = static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
     if (managed->version.major != 1) raise_invalid(failed + ": its DLPack version is not 1");
     PyCapsule_SetName(capsule.ptr(), "used_dltensor_versioned");
     to.versioned_ = managed;

@@ -20,7 +20,7 @@ namespace {
 struct Optional {
   const char* name;
   uint64_t bit;
-  attnmux_tensor attnmux_options::* field;
+  attnmux_tensor attnmux_options::*field;
   Accepts accepts;
 };
 constexpr Optional kOptional[] = {
@@ -83,8 +83,8 @@ class Call {
   template <typename Function>
   void run(Function function) {
     attnmux_error error;
-    const attnmux_code code = without_gil(
-        [&] { return function(&q_.view, &k_.view, &v_.view, &out_.view, &options_, &exec_, &error); });
+    const attnmux_code code =
+        without_gil([&] { return function(&q_.view, &k_.view, &v_.view, &out_.view, &options_, &exec_, &error); });
     check(code, error);
   }
 
