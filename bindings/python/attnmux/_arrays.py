@@ -119,6 +119,16 @@ def refuse_immutable(name: str, array: Any) -> None:
         raise invalid(f"{name} is an array of JAX, which is immutable; leave {name} out and use what is returned")
 
 
+def refuse_grad(array: Any, name: str) -> None:
+    """For a tensor that requires grad: its gradient would be lost in silence."""
+    torch = sys.modules.get("torch")
+    if torch is None or torch.is_grad_enabled():
+        raise invalid(
+            f"{name} requires grad, and this call has no backward; accepted are {name}.detach() and calls under "
+            "torch.no_grad(). attnmux.torch.attention has a backward (it takes no out=, stream= and kernel=)"
+        )
+
+
 def _empty(like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
     library = library_of(like)
     if library == "numpy":

@@ -24,7 +24,7 @@ def backend_id(backend: str | int) -> int:
     """The id of a backend; raises UnknownBackendError with the closest names if there is none. An id is its own."""
     if type(backend) is int:
         return backend
-    found = IDS.get(backend)  # type: ignore[call-overload]  # a bool is no id
+    found = IDS.get(backend)  # type: ignore[arg-type]  # a bool is no id
     return _look_up(backend) if found is None else found
 
 

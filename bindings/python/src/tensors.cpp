@@ -152,7 +152,6 @@ const dlpack::ExchangeApi* exchange_api(nb::handle object) {
   return api != nullptr && api->header.version.major == 1 ? api : nullptr;
 }
 
-// Only an object that has both is a tensor of PyTorch or works like one.
 bool requires_grad(nb::handle object) {
   PyObject* value = PyObject_GetAttrString(object.ptr(), "requires_grad");
   if (value == nullptr) {
@@ -246,11 +245,8 @@ void Importer::find_stream(nb::handle object, int32_t device_id, const dlpack::E
 bool Importer::from_exchange_api(Borrowed& to, nb::handle object, const char* name, Accepts accepts) {
   const dlpack::ExchangeApi* api = exchange_api(object);
   if (api == nullptr || api->from_object == nullptr) return false;
-  if (computes_ && requires_grad(object)) {
-    raise_invalid(std::string(name) +
-                  " requires grad, and this function has no backward; accepted are tensors without (q.detach(), or a "
-                  "call under torch.no_grad() on such), and attnmux.torch.scaled_dot_product_attention has one");
-  }
+  if (computes_ && requires_grad(object))
+    nb::module_::import_("attnmux._arrays").attr("refuse_grad")(object, nb::str(name));
   if (api->from_object(object.ptr(), &to.versioned_) != 0) {
     to.versioned_ = nullptr;
     raise_invalid_from_current(std::string(name) + " cannot be read through DLPack");
