@@ -178,7 +178,7 @@ std::pair<int32_t, int32_t> device_of(nb::handle object, const std::string& fail
 nb::object export_capsule(nb::handle object, bool on_cuda, void* stream) {
   const auto arguments = [&](bool versioned) {
     nb::dict d;
-    if (on_cuda) d["stream"] = nb::steal(PyLong_FromVoidPtr(stream));
+    if (on_cuda) d["stream"] = nb::steal(PyLong_FromVoidPtr(stream == nullptr ? ATTNMUX_STREAM_LEGACY : stream));
     if (versioned) d["max_version"] = nb::make_tuple(1, 1);
     return d;
   };
@@ -257,6 +257,7 @@ bool Importer::from_exchange_api(Borrowed& to, nb::handle object, const char* na
   // This export does not wait for the producer's stream. That is right on that very stream; for another one, the Python
   // protocol makes the other stream wait.
   find_stream(object, to.view.device_id, api);
+  if (stream_ == nullptr) return true;  // the first tensor lies on the CPU: the call refuses this one
   void* current = nullptr;
   if (api->current_work_stream == nullptr || api->current_work_stream(dlpack::kCuda, to.view.device_id, &current) != 0)
     raise_invalid_from_current("the current stream cannot be told");
