@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -9,11 +8,6 @@ from hypothesis import settings
 
 settings.register_profile("attnmux", deadline=None, print_blob=True, derandomize=True)
 settings.load_profile("attnmux")
-
-
-@pytest.fixture(scope="session")
-def source() -> pathlib.Path:
-    return pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -96,16 +96,11 @@ def new_output(q: Any, v: Any) -> Any:
     return _empty(q, shape, None)
 
 
-def new_lse(q: Any, out: Any) -> Any:
+def new_lse(q: Any) -> Any:
     """An array for lse: float32 (B, Hq, Sq), packed (Hq, T)."""
     shape = tuple(q.shape)
-    if len(shape) == 4:
-        lse = (shape[0], shape[2], shape[1])
-    elif len(shape) == 3:
-        lse = (shape[1], shape[0])
-    else:
-        lse = shape  # refused by the call, in its own words
-    return _empty(q, lse, "float32")
+    order = {4: (0, 2, 1), 3: (1, 0)}.get(len(shape), ())  # another rank is refused by the call, in its own words
+    return _empty(q, tuple(shape[i] for i in order), "float32")
 
 
 def finish(result: Any, q: Any) -> Any:
@@ -114,7 +109,7 @@ def finish(result: Any, q: Any) -> Any:
         return result.array
     if library_of(q) not in ("jax", "jaxlib"):
         return result
-    import jax
+    import jax  # type: ignore[import-not-found]
 
     return jax.dlpack.from_dlpack(result)
 
@@ -122,6 +117,16 @@ def finish(result: Any, q: Any) -> Any:
 def refuse_immutable(name: str, array: Any) -> None:
     if library_of(array) in ("jax", "jaxlib"):
         raise invalid(f"{name} is an array of JAX, which is immutable; leave {name} out and use what is returned")
+
+
+def refuse_grad(array: Any, name: str) -> None:
+    """For a tensor that requires grad: its gradient would be lost in silence."""
+    torch = sys.modules.get("torch")
+    if torch is None or torch.is_grad_enabled():
+        raise invalid(
+            f"{name} requires grad, and this call has no backward; accepted are {name}.detach() and calls under "
+            "torch.no_grad(). attnmux.torch.attention has a backward (it takes no out=, stream= and kernel=)"
+        )
 
 
 def _empty(like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
@@ -144,7 +149,7 @@ def _empty(like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
         return numpy.empty(shape, dtype or like.dtype)
     namespace = getattr(like, "__array_namespace__", None)
     if namespace is None:
-        raise invalid(f"q is {_describe(like)}, whose library cannot be asked for an output; give out= (and for an lse, NumPy)")
+        raise invalid(f"q is {_describe(like)}, whose library makes no outputs; give out=, and no return_lse")
     xp = namespace()
     return xp.empty(shape, dtype=like.dtype if dtype is None else xp.float32, device=like.device)
 

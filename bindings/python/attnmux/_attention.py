@@ -99,7 +99,7 @@ def _run(q, k, v, out, return_lse, options, stream, verb, *backend) -> Any:
         out = _arrays.new_output(q, v)
     else:
         _arrays.refuse_immutable("out", out)
-    lse = _arrays.new_lse(q, out) if return_lse else None
+    lse = _arrays.new_lse(q) if return_lse else None
     verb(q, k, v, out, lse, *options, *backend, stream)
     if own:
         out = _arrays.finish(out, q)
@@ -107,7 +107,7 @@ def _run(q, k, v, out, return_lse, options, stream, verb, *backend) -> Any:
 
 
 class Plan:
-    """A choice made once, by plan(). Any number of threads may run it at once, on the planned shape and on every smaller
+    """A choice made once, by plan(). Any number of threads may run it at once, on the planned shape and every smaller
     B, Sq and Skv. A run chooses nothing and asks neither scopes nor the environment."""
 
     __slots__ = ("_plan", "_scalars", "_given", "_return_lse")
@@ -144,8 +144,8 @@ class Plan:
         out: Any = None,
         stream: int | None = None,
     ) -> Any:
-        """Runs the planned kernel with the planned numbers (causal, scale, …) on these arrays: the same kinds of them as
-        were planned. Returns what attention() would return."""
+        """Runs the planned kernel with the planned numbers (causal, scale, …) on these arrays: the same kinds of
+        them as were planned. Returns what attention() would return."""
         arrays = (mask, key_padding, key_lengths, bias, *(cu_seqlens or (None, None)))
         if self._given != tuple(array is not None for array in arrays):
             self._refuse(arrays)
@@ -154,7 +154,7 @@ class Plan:
 
     def _refuse(self, arrays: tuple[Any, ...]) -> None:
         names = ("mask", "key_padding", "key_lengths", "bias", "cu_seqlens[0]", "cu_seqlens[1]")
-        for name, planned, array in zip(names, self._given, arrays):
+        for name, planned, array in zip(names, self._given, arrays, strict=True):
             if planned != (array is not None):
                 was = "was made with it" if planned else "was made without it"
                 raise invalid(f"{name} is {'missing' if planned else 'given'}, and the plan {was}; make another plan")

@@ -20,12 +20,12 @@ def refresh() -> None:
         NAMES[IDS[name]] = name
 
 
-def backend_id(name: str) -> int:
-    """The id of a backend; raises UnknownBackendError with the closest names if there is none."""
-    found = IDS.get(name)
-    if found is None:
-        found = _look_up(name)
-    return found
+def backend_id(backend: str | int) -> int:
+    """The id of a backend; raises UnknownBackendError with the closest names if there is none. An id is its own."""
+    if type(backend) is int:
+        return backend
+    found = IDS.get(backend)  # type: ignore[arg-type]  # a bool is no id
+    return _look_up(backend) if found is None else found
 
 
 def backend_name(backend: int) -> str:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from typing import Any, Optional
 
+Arrays = Optional[tuple[Any, Any, Any, Any, Any, Any]]
+
 DESCRIBE_BACKENDS: int
 DESCRIBE_MACHINE: int
 EXPLAIN_ALL: int
@@ -23,10 +25,19 @@ class Scalars:
 
 class Plan:
     def __init__(
-        self, q: Any, k: Any, v: Any, out: Any, lse: Any, scalars: Scalars, arrays: Optional[tuple[Any, ...]], backend: int, stream: Any
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        out: Any,
+        lse: Any,
+        scalars: Scalars,
+        arrays: Arrays,
+        backend: int,
+        stream: Any,
     ) -> None: ...
     def run(
-        self, q: Any, k: Any, v: Any, out: Any, lse: Any, scalars: Scalars, arrays: Optional[tuple[Any, ...]], stream: Any
+        self, q: Any, k: Any, v: Any, out: Any, lse: Any, scalars: Scalars, arrays: Arrays, stream: Any
     ) -> None: ...
     @property
     def kernel(self) -> str: ...
@@ -36,10 +47,19 @@ class Plan:
     def workspace_bytes(self) -> int: ...
 
 def attention(
-    q: Any, k: Any, v: Any, out: Any, lse: Any, scalars: Scalars, arrays: Optional[tuple[Any, ...]], backend: int, stream: Any
+    q: Any, k: Any, v: Any, out: Any, lse: Any, scalars: Scalars, arrays: Arrays, backend: int, stream: Any
 ) -> None: ...
 def explain(
-    q: Any, k: Any, v: Any, out: Any, lse: Any, scalars: Scalars, arrays: Optional[tuple[Any, ...]], backend: int, stream: Any, flags: int
+    q: Any,
+    k: Any,
+    v: Any,
+    out: Any,
+    lse: Any,
+    scalars: Scalars,
+    arrays: Arrays,
+    backend: int,
+    stream: Any,
+    flags: int,
 ) -> str: ...
 def backend_names() -> list[str]: ...
 def find_backend(name: str) -> int: ...
@@ -54,5 +74,5 @@ def num_threads() -> int: ...
 def release_workspace() -> None: ...
 def load_plugin(path: str) -> None: ...
 def version() -> str: ...
-def prepare_exit() -> None: ...
+def prepare_exit(other_threads: bool) -> None: ...
 def forget_threads() -> None: ...

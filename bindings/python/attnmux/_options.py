@@ -49,12 +49,12 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        try:
-            return float(value.item())  # a number of an array library
-        except (AttributeError, TypeError, ValueError, RuntimeError):
-            raise invalid(f"{name} is {value!r}; accepted is a number") from None
-    return float(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    try:
+        return float(value.item())  # a number of an array library
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        raise invalid(f"{name} is {value!r}; accepted is a number") from None
 
 
 def _causal(causal: Any) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 
 from attnmux import _backends, _core, _scopes
 
@@ -30,7 +31,11 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     _scopes.refresh_default()
 
 
-# Threads that compute while the interpreter ends must not ask for the GIL any more; see src/gil.h.
-atexit.register(_core.prepare_exit)
+def _end() -> None:
+    """Daemon threads that compute while the interpreter ends must not ask for the GIL any more; see src/gil.h."""
+    _core.prepare_exit(threading.active_count() > 1)
+
+
+atexit.register(_end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_core.forget_threads)

@@ -3,9 +3,9 @@
 
 Python decides this itself and passes an explicit id to the library, so a call from Python never asks the C++ scopes.
 
-What torch.compile guards on dictates the form. Dynamo guards a read of a plain threading.local() and of a module's global;
-it guards neither a subclass of threading.local nor, before torch 2.13, a class attribute, and it breaks the graph at a
-ContextVar. So: plain objects, reads by getattr, plain ints, a generator as context manager.
+What torch.compile guards on dictates the form. Dynamo guards a read of a plain threading.local() and of a module's
+global; it guards neither a subclass of threading.local nor, before torch 2.13, a class attribute, and it breaks the graph
+at a ContextVar. So: plain objects, reads by getattr, plain ints, a generator as context manager.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from attnmux._errors import BadEnvironmentError, Code, UnknownBackendError
 Result = TypeVar("Result")
 
 _scope = threading.local()  # .backend: the id of the innermost scope of this thread; absent or None outside of one
-_scope.backend = None  # present: CPython formats an AttributeError for every read of what is absent, about 1 µs
+_scope.backend = None  # for the main thread: asking for an absent attribute makes Python format an error, in about 1 µs
 _default = 0  # the process default; 0 while ATTNMUX_BACKEND has no meaning, see refresh_default
 
 
 def resolve(call: str | int | None = None, layer: str | int | None = None) -> int:
     """The id of the backend that a call with these requests uses. Never 0: without any request it is native's id."""
     if call is not None:
-        return call if type(call) is int else backend_id(call)
+        return backend_id(call)
     if layer is not None:
-        return layer if type(layer) is int else backend_id(layer)
+        return backend_id(layer)
     scope = getattr(_scope, "backend", None)
     if scope is not None:
         return scope
@@ -48,7 +48,7 @@ def requested_by(call: str | None = None) -> str:
 
 
 @contextlib.contextmanager
-def attention_backend(backend: str) -> Iterator[None]:
+def attention_backend(backend: str | int) -> Iterator[None]:
     """Calls of this thread inside the block use `backend`. Scopes nest; other threads are not affected."""
     chosen = backend_id(backend)
     before = getattr(_scope, "backend", None)
@@ -101,7 +101,8 @@ class _Scoped(Awaitable[Result]):
     def __await__(self) -> Generator[Any, Any, Result]:
         steps = self._awaitable.__await__()
         # A generator's own iterator protocol, with the scope swapped around each step.
-        advance, argument = steps.__next__, ()
+        advance: Any = steps.__next__
+        argument: tuple[Any, ...] = ()
         while True:
             outside = getattr(_scope, "backend", None)
             _scope.backend = self._inside
@@ -125,8 +126,7 @@ class _Scoped(Awaitable[Result]):
                     raise
                 advance, argument = throw, (thrown,)
             else:
-                send = getattr(steps, "send", None)
-                advance, argument = (steps.__next__, ()) if sent is None or send is None else (send, (sent,))
+                advance, argument = (steps.__next__, ()) if sent is None else (steps.send, (sent,))
 
 
 def scoped(backend: str, awaitable: Awaitable[Result]) -> Awaitable[Result]:
@@ -138,7 +138,7 @@ def scoped(backend: str, awaitable: Awaitable[Result]) -> Awaitable[Result]:
 
 
 def set_default_attention_backend(backend: str | None) -> None:
-    """The backend of calls that neither the call, nor a layer, nor a scope decides. None: ATTNMUX_BACKEND, else native."""
+    """The backend of calls that neither call, layer nor scope decides. None: ATTNMUX_BACKEND, else native."""
     _core.set_default_backend(0 if backend is None else backend_id(backend))
     refresh_default()
 
@@ -150,8 +150,9 @@ def default_attention_backend() -> str:
 
 
 def refresh_default() -> None:
-    """Called when something it depends on has changed. Takes over the library's default. It has none while ATTNMUX_BACKEND names a plugin that is not loaded yet: calls
-    without a request are then refused. Another bad value of a variable is reported by every call, as the library does."""
+    """Takes over the library's default; called when something it depends on has changed. There is none while
+    ATTNMUX_BACKEND names a plugin that is not loaded yet: calls without a request are then refused. Another bad value of
+    a variable is reported by every call, as the library does."""
     global _default
     try:
         _default = _core.default_backend()

@@ -24,7 +24,8 @@ void take_gil(PyThreadState* state) {
   returning.fetch_sub(1);
 }
 
-void prepare_exit() {
+void prepare_exit(bool other_threads) {
+  if (other_threads) nanobind::set_leak_warnings(false);
   ending_thread = std::this_thread::get_id();
   ending.store(true);
   // Whoever looked before that still gets the GIL, now and not when it is too late.

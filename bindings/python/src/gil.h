@@ -23,8 +23,9 @@ auto without_gil(Body&& body) {
   return result;
 }
 
-/// Run by Python's atexit, on the thread that ends the interpreter.
-void prepare_exit();
+/// Run by Python's atexit, on the thread that ends the interpreter. Where other threads stay, what they hold is never
+/// freed, and that is no leak to report.
+void prepare_exit(bool other_threads);
 /// Run in the child of a fork: what other threads of the parent were about to do will not happen here.
 void forget_threads();
 

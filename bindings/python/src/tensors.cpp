@@ -16,9 +16,7 @@ namespace {
 const char* accepted_dtypes(Accepts accepts) {
   switch (accepts) {
     case Accepts::kFloating:
-      return "float32, float16, bfloat16 and float64, as far as the backend takes them";
-    case Accepts::kFloatingBias:
-      return "float32, float16 and bfloat16";
+      return "float32, float16, bfloat16 and float64";
     case Accepts::kMask:
       return "bool and uint8 (a mask hides keys; numbers that are added to the scores are a bias)";
     case Accepts::kInt32:
@@ -34,8 +32,6 @@ bool is_accepted(int32_t dtype, Accepts accepts) {
     case Accepts::kFloating:
       return dtype == ATTNMUX_FP32 || dtype == ATTNMUX_FP16 || dtype == ATTNMUX_BF16 || dtype == ATTNMUX_FP64 ||
              dtype == ATTNMUX_E4M3;
-    case Accepts::kFloatingBias:
-      return dtype == ATTNMUX_FP32 || dtype == ATTNMUX_FP16 || dtype == ATTNMUX_BF16;
     case Accepts::kMask:
       return dtype == ATTNMUX_BOOL || dtype == ATTNMUX_UINT8;
     case Accepts::kInt32:
@@ -144,10 +140,8 @@ void fill(attnmux_tensor& view, const dlpack::Tensor& t, nb::handle object, cons
 }
 
 const dlpack::ExchangeApi* exchange_api(nb::handle object) {
-  // The standard puts it on the type. A type without it is asked on each call: that is one failed look-up.
-  PyObject* capsule = nullptr;
   PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-  capsule = PyObject_GetAttrString(type, "__dlpack_c_exchange_api__");
+  PyObject* capsule = PyObject_GetAttrString(type, "__dlpack_c_exchange_api__");
   if (capsule == nullptr) {
     PyErr_Clear();
     return nullptr;
@@ -158,7 +152,6 @@ const dlpack::ExchangeApi* exchange_api(nb::handle object) {
   return api != nullptr && api->header.version.major == 1 ? api : nullptr;
 }
 
-// Only an object that has both is a tensor of PyTorch or works like one.
 bool requires_grad(nb::handle object) {
   PyObject* value = PyObject_GetAttrString(object.ptr(), "requires_grad");
   if (value == nullptr) {
@@ -185,7 +178,7 @@ std::pair<int32_t, int32_t> device_of(nb::handle object, const std::string& fail
 nb::object export_capsule(nb::handle object, bool on_cuda, void* stream) {
   const auto arguments = [&](bool versioned) {
     nb::dict d;
-    if (on_cuda) d["stream"] = nb::steal(PyLong_FromVoidPtr(stream));
+    if (on_cuda) d["stream"] = nb::steal(PyLong_FromVoidPtr(stream == nullptr ? ATTNMUX_STREAM_LEGACY : stream));
     if (versioned) d["max_version"] = nb::make_tuple(1, 1);
     return d;
   };
@@ -229,7 +222,8 @@ void Importer::write(Borrowed& to, nb::handle object, const char* name, Accepts 
 }
 
 void Importer::import(Borrowed& to, nb::handle object, const char* name, Accepts accepts) {
-  if (!from_exchange_api(to, object, name, accepts) && !from_buffer(to, object, name, accepts) &&
+  // Buffers first: a look for an attribute that NumPy's arrays do not have costs more than reading them.
+  if (!from_buffer(to, object, name, accepts) && !from_exchange_api(to, object, name, accepts) &&
       !from_dlpack(to, object, name, accepts))
     from_python(to, object, name, accepts);
   first_ = false;
@@ -251,11 +245,8 @@ void Importer::find_stream(nb::handle object, int32_t device_id, const dlpack::E
 bool Importer::from_exchange_api(Borrowed& to, nb::handle object, const char* name, Accepts accepts) {
   const dlpack::ExchangeApi* api = exchange_api(object);
   if (api == nullptr || api->from_object == nullptr) return false;
-  if (computes_ && requires_grad(object)) {
-    raise_invalid(std::string(name) +
-                  " requires grad, and this function has no backward; accepted are tensors without (q.detach(), or a "
-                  "call under torch.no_grad() on such), and attnmux.torch.scaled_dot_product_attention has one");
-  }
+  if (computes_ && requires_grad(object))
+    nb::module_::import_("attnmux._arrays").attr("refuse_grad")(object, nb::str(name));
   if (api->from_object(object.ptr(), &to.versioned_) != 0) {
     to.versioned_ = nullptr;
     raise_invalid_from_current(std::string(name) + " cannot be read through DLPack");
@@ -266,9 +257,9 @@ bool Importer::from_exchange_api(Borrowed& to, nb::handle object, const char* na
   // This export does not wait for the producer's stream. That is right on that very stream; for another one, the Python
   // protocol makes the other stream wait.
   find_stream(object, to.view.device_id, api);
+  if (stream_ == nullptr) return true;  // the first tensor lies on the CPU: the call refuses this one
   void* current = nullptr;
-  if (api->current_work_stream == nullptr ||
-      api->current_work_stream(dlpack::kCuda, to.view.device_id, &current) != 0)
+  if (api->current_work_stream == nullptr || api->current_work_stream(dlpack::kCuda, to.view.device_id, &current) != 0)
     raise_invalid_from_current("the current stream cannot be told");
   if (current == nullptr) current = ATTNMUX_STREAM_LEGACY;
   if (current == stream_) return true;
@@ -321,8 +312,7 @@ bool Importer::from_dlpack(Borrowed& to, nb::handle object, const char* name, Ac
     raise_invalid_from_current(failed);
   }
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
-    auto* managed =
-        static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    auto* managed = static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
     if (managed->version.major != 1) raise_invalid(failed + ": its DLPack version is not 1");
     PyCapsule_SetName(capsule.ptr(), "used_dltensor_versioned");
     to.versioned_ = managed;

@@ -10,7 +10,7 @@
 namespace attnmux::python {
 
 /// What an argument may hold, for the words of a refusal.
-enum class Accepts { kFloating, kFloatingBias, kMask, kInt32, kFp32 };
+enum class Accepts { kFloating, kMask, kInt32, kFp32 };
 
 /// One argument, held from import to the end of the call: the producer keeps the memory as long.
 class Borrowed {

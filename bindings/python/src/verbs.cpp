@@ -20,14 +20,14 @@ namespace {
 struct Optional {
   const char* name;
   uint64_t bit;
-  attnmux_tensor attnmux_options::* field;
+  attnmux_tensor attnmux_options::*field;
   Accepts accepts;
 };
 constexpr Optional kOptional[] = {
     {"mask", ATTNMUX_MASK_DENSE, &attnmux_options::dense_mask, Accepts::kMask},
     {"key_padding", ATTNMUX_MASK_KEY_PADDING, &attnmux_options::key_padding, Accepts::kMask},
     {"key_lengths", ATTNMUX_MASK_KEY_LENGTHS, &attnmux_options::key_lengths, Accepts::kInt32},
-    {"bias", ATTNMUX_BIAS, &attnmux_options::bias, Accepts::kFloatingBias},
+    {"bias", ATTNMUX_BIAS, &attnmux_options::bias, Accepts::kFloating},
     {"varlen.cu_seqlens_q", ATTNMUX_VARLEN, &attnmux_options::cu_seqlens_q, Accepts::kInt32},
     {"varlen.cu_seqlens_kv", ATTNMUX_VARLEN, &attnmux_options::cu_seqlens_kv, Accepts::kInt32},
 };
@@ -83,8 +83,8 @@ class Call {
   template <typename Function>
   void run(Function function) {
     attnmux_error error;
-    const attnmux_code code = without_gil(
-        [&] { return function(&q_.view, &k_.view, &v_.view, &out_.view, &options_, &exec_, &error); });
+    const attnmux_code code =
+        without_gil([&] { return function(&q_.view, &k_.view, &v_.view, &out_.view, &options_, &exec_, &error); });
     check(code, error);
   }
 
