@@ -20,6 +20,8 @@ def _check(rank: tuple[int, ...], layout: str, **tensors: Tensor) -> None:
     for name, t in tensors.items():
         if t.dim() not in rank:
             raise invalid(f"{name} has {t.dim()} dimensions; accepted is {layout}")
+        if t.device != tensors["query"].device:
+            raise invalid(f"{name} is on {t.device} and query on {tensors['query'].device}; accepted is one device for all")
         if t.dtype not in _DTYPES:
             raise invalid(f"{name}.dtype is {t.dtype}; accepted are float32, float16, bfloat16 and float64")
 

@@ -5,7 +5,7 @@ import inspect
 import math
 
 import pytest
-import tolerance
+import torch_tolerance as tolerance
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import attnmux
 from attnmux.torch import scaled_dot_product_attention as sdpa
+from torch_state import clean_state  # noqa: F401
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
@@ -109,6 +110,8 @@ def test_equals_pytorch_in_fp64(problem):
         expected = F.scaled_dot_product_attention(*arguments, is_causal=causal, scale=scale, enable_gqa=gqa)
     except (RuntimeError, IndexError):
         return
+    if expected.numel() == 0 or not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
+        return  # PyTorch's CPU kernel takes the shape of the query and does not broadcast; test_equals_exact_attention does
     out = sdpa(*arguments, is_causal=causal, scale=scale, enable_gqa=gqa)
     reference, textbook, scores = exact(*arguments, causal, scale, gqa, full)
     tolerance.check(out, expected, textbook, scores, torch.float64)
@@ -159,7 +162,7 @@ def test_dropout_statistics_and_generator():
 BAD = {
     "one dimension": (lambda: (torch.randn(4),) * 3, {}, "query has 1 dimensions"),
     "dtypes": (lambda: (torch.randn(1, 2, 4, 8), torch.randn(1, 2, 4, 8).double(), torch.randn(1, 2, 4, 8)), {}, "key.dtype is torch.float64"),
-    "integers": (lambda: (torch.ones(1, 2, 4, 8, dtype=torch.int32),) * 3, {}, "float32, float16, bfloat16"),
+    "integers": (lambda: (torch.ones(1, 2, 4, 8, dtype=torch.int32),) * 3, {}, "accepted are fp32, fp16, bf16, fp64"),
     "head_dim": (lambda: (torch.randn(1, 2, 4, 8), torch.randn(1, 2, 4, 6), torch.randn(1, 2, 4, 8)), {}, "k has shape"),
     "lengths of k and v": (lambda: (torch.randn(1, 2, 4, 8), torch.randn(1, 2, 4, 8), torch.randn(1, 2, 5, 8)), {}, "v has shape"),
     "heads": (lambda: (torch.randn(1, 4, 4, 8), torch.randn(1, 2, 4, 8), torch.randn(1, 2, 4, 8)), {}, "enable_gqa"),

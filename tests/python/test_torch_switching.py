@@ -17,6 +17,7 @@ import attnmux
 import attnmux.torch
 from attnmux.torch import _patch, activate, deactivate, reset_attention_backend, set_attention_backend
 from attnmux.torch._layer import running
+from torch_state import clean_state  # noqa: F401
 
 
 class Block(nn.Module):

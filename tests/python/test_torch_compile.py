@@ -13,6 +13,7 @@ import attnmux
 import attnmux.torch
 from attnmux.torch import attention
 from attnmux.torch import scaled_dot_product_attention as sdpa
+from torch_state import clean_state  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

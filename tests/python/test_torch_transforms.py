@@ -8,6 +8,7 @@ import torch.nn.functional as F
 import attnmux
 from attnmux.torch import attention
 from attnmux.torch import scaled_dot_product_attention as sdpa
+from torch_state import clean_state  # noqa: F401
 
 N = 3
 
@@ -40,8 +41,9 @@ def test_vmap_in_all_positions():
     close(lambda f: torch.vmap(f, (2, 0, 0))(moved, k, v))
     masks = torch.rand(N, 4, 5) > 0.3
     close(lambda f: torch.vmap(f)(q, k, v, masks))
-    close(lambda f: torch.vmap(f)(q, k, v, torch.randn(N, 2, 1, 4, 5)))
-    close(lambda f: torch.vmap(f, (0, 0, 0, None))(q, k, v, torch.randn(2, 3, 4, 5)))
+    per_entry, shared = torch.randn(N, 2, 1, 4, 5), torch.randn(2, 3, 4, 5)
+    close(lambda f: torch.vmap(f)(q, k, v, per_entry))
+    close(lambda f: torch.vmap(f, (0, 0, 0, None))(q, k, v, shared))
 
 
 def test_vmap_of_vmap():
