@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python code of the README and of docs/python.md runs: the blocks of a file one after another, in one namespace."""
+"""The Python code of the README, of docs/python.md and of docs/pytorch.md runs: the blocks of a file one after another, in one namespace."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ from attnmux import _tool
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
-FILES = ["docs/python.md", "README.md"]
+FILES = ["docs/python.md", "docs/pytorch.md", "README.md"]
 
 
 @pytest.mark.parametrize("name", FILES)
