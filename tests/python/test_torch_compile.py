@@ -240,7 +240,7 @@ def test_opcheck_backward():
     rows = (torch.randn(2, 4, 6, 8), torch.randn(2, 5, 3, 8), torch.randn(2, 5, 3, 7))
     options = (torch.randn(4, 5), *(None,) * 6, 0, 0, False, -1, -1, 0, None, 0.0, 0.0, 1)
     for needs_bias in (False, True):
-        arguments = (torch.randn(2, 4, 6, 7), torch.randn(2, 6, 4), needs_bias, *rows, *options)
+        arguments = (torch.randn(2, 4, 6, 7), torch.randn(2, 6, 4), needs_bias, None, None, *rows, *options)
         torch.library.opcheck(torch.ops.attnmux.attention_backward.default, arguments)
 
 
