@@ -3,9 +3,9 @@
 
 Python decides this itself and passes an explicit id to the library, so a call from Python never asks the C++ scopes.
 
-What torch.compile guards on dictates the form. Dynamo guards a read of a plain threading.local() and of a module's
-global; it guards neither a subclass of threading.local nor, before torch 2.13, a class attribute, and it breaks the graph
-at a ContextVar. So: plain objects, reads by getattr, plain ints, a generator as context manager.
+What torch.compile guards on dictates the form. Dynamo guards a read of a thread's own attribute of a threading.local() and
+of a module's global; it guards no class attribute of a subclass of threading.local, before torch 2.13 none at all, and it
+breaks the graph at a ContextVar. So: attributes of the thread, reads by getattr, plain ints, a generator as context manager.
 """
 
 from __future__ import annotations
