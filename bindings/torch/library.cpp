@@ -18,8 +18,8 @@ namespace {
 
 constexpr int kAsIs[] = {0, 1, 2, 3}, kMiddleSwapped[] = {0, 2, 1, 3};
 
-// Where the rows of one head lie together in q, they do in the output, so that a caller's .view() of it goes on working;
-// else the heads of a row do, as in projections. The fakes in _fakes.py follow the same rule.
+// Where the rows of one head lie together in q, they do in the output, so that a caller's .view() of it goes on
+// working; else the heads of a row do, as in projections. The fakes in _fakes.py follow the same rule.
 bool rows_of_a_head_together(const attnmux_tensor& q, int heads, int rows) {
   return q.strides[heads] > q.strides[rows];
 }
@@ -29,8 +29,8 @@ attnmux_tensor view_with_rows(const char* name, Handle& tensor) {
   attnmux_tensor t = view(name, tensor);
   if (t.ndim == 4 && (t.shape[3] <= 1 || t.strides[3] == 1)) return t;
   if (t.ndim != 4) {
-    throw_error(ATTNMUX_INVALID_ARGUMENT, std::string(name) + " has " + std::to_string(t.ndim) +
-                                              " dimensions; accepted is (B, H, S, D)");
+    throw_error(ATTNMUX_INVALID_ARGUMENT,
+                std::string(name) + " has " + std::to_string(t.ndim) + " dimensions; accepted is (B, H, S, D)");
   }
   tensor = contiguous_copy(t, tensor);
   return view(name, tensor);
@@ -55,8 +55,8 @@ void set_scale(attnmux_options& o, std::optional<double> scale) {
   o.scale = *scale;
 }
 
-// Extents of 1 in batch and heads repeat, as in a batched matrix product. Key heads repeat for groups of query heads only
-// on request; one key head for all is both.
+// Extents of 1 in batch and heads repeat, as in a batched matrix product. Key heads repeat for groups of query heads
+// only on request; one key head for all is both.
 void broadcast(attnmux_tensor& q, attnmux_tensor& k, attnmux_tensor& v, bool enable_gqa) {
   for (const int dim : {0, 1}) {
     const int64_t extent = std::max({q.shape[dim], k.shape[dim], v.shape[dim]});
@@ -88,8 +88,7 @@ void sdpa_inference(StableIValue* stack, uint64_t num_arguments, uint64_t) {
   const bool enable_gqa = arguments.boolean();
   attnmux_options o = options_for(arguments.integer());
 
-  attnmux_tensor q = view_with_rows("query", query), k = view_with_rows("key", key),
-                 v = view_with_rows("value", value);
+  attnmux_tensor q = view_with_rows("query", query), k = view_with_rows("key", key), v = view_with_rows("value", value);
   if (mask) set_mask(o, mask);
   if (causal) {
     o.set |= ATTNMUX_MASK_CAUSAL;
@@ -110,7 +109,7 @@ struct OptionalTensor {
   Handle handle;
   const char* name;
   uint64_t feature;
-  attnmux_tensor attnmux_options::* field;
+  attnmux_tensor attnmux_options::*field;
 };
 
 void set_dropout(attnmux_options& o, double p, const Handle& seed) {

@@ -13,7 +13,7 @@ struct Numbers {
   struct {
     int32_t theirs, ours;
   } dtypes[7] = {
-      {aoti_torch_dtype_float32(), ATTNMUX_FP32}, {aoti_torch_dtype_float16(), ATTNMUX_FP16},
+      {aoti_torch_dtype_float32(), ATTNMUX_FP32},  {aoti_torch_dtype_float16(), ATTNMUX_FP16},
       {aoti_torch_dtype_bfloat16(), ATTNMUX_BF16}, {aoti_torch_dtype_float64(), ATTNMUX_FP64},
       {aoti_torch_dtype_bool(), ATTNMUX_BOOL},     {aoti_torch_dtype_uint8(), ATTNMUX_UINT8},
       {aoti_torch_dtype_int32(), ATTNMUX_INT32},
@@ -57,8 +57,8 @@ attnmux_tensor view(const char* name, const Handle& tensor) {
   check_torch(aoti_torch_get_strides(handle, &strides), "tell strides");
   check_torch(aoti_torch_get_data_ptr(handle, &t.data), "tell an address");
   if (ndim > 4) {
-    throw_error(ATTNMUX_INVALID_ARGUMENT, std::string(name) + " has " + std::to_string(ndim) +
-                                              " dimensions; accepted are up to 4");
+    throw_error(ATTNMUX_INVALID_ARGUMENT,
+                std::string(name) + " has " + std::to_string(ndim) + " dimensions; accepted are up to 4");
   }
   t.dtype = our_dtype(name, dtype);
   t.device_type = device == numbers().cuda ? ATTNMUX_CUDA : ATTNMUX_CPU;

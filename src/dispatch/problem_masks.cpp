@@ -305,10 +305,10 @@ attnmux_code read_masks(const attnmux_options& o, Pointers pointers, Problem& p,
     ATTNMUX_TRY(check_tensor("bias", o.bias, pointers, error));
     const bool fp64 = o.bias.dtype == ATTNMUX_FP64 && p.dtype == ATTNMUX_FP64;
     if (o.bias.dtype != ATTNMUX_FP32 && o.bias.dtype != ATTNMUX_FP16 && o.bias.dtype != ATTNMUX_BF16 && !fp64) {
-      return invalid(error, ATTNMUX_MESSAGE("bias.dtype is "
-                                            << dtype_name(o.bias.dtype) << "; accepted are fp32, fp16, bf16"
-                                            << (p.dtype == ATTNMUX_FP64 ? ", fp64" : "")
-                                            << " (a boolean mask is Mask::dense)"));
+      return invalid(error,
+                     ATTNMUX_MESSAGE("bias.dtype is " << dtype_name(o.bias.dtype) << "; accepted are fp32, fp16, bf16"
+                                                      << (p.dtype == ATTNMUX_FP64 ? ", fp64" : "")
+                                                      << " (a boolean mask is Mask::dense)"));
     }
     ATTNMUX_TRY(check_same_device("bias", o.bias, p.q, error));
     ATTNMUX_TRY(broadcast("bias", o.bias, p, p.bias, error));

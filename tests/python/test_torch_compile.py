@@ -149,8 +149,8 @@ def test_threads_with_different_scopes():
 def test_dynamic_lengths_compile_once():
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(lambda q, k: sdpa(q, k, k), backend=counter, fullgraph=True, dynamic=True)
-    for length in (5, 9, 17, 40):
-        q, k = torch.randn(2, 3, length, 8), torch.randn(2, 3, length + 3, 8)
+    for length in (5, 9, 17, 40):  # no two extents of the first are equal: Dynamo would take them for the same symbol
+        q, k = torch.randn(2, 3, length, 16), torch.randn(2, 3, length + 6, 16)
         torch.testing.assert_close(compiled(q, k), F.scaled_dot_product_attention(q, k, k))
     assert counter.frame_count == 1
 
@@ -240,7 +240,7 @@ def test_opcheck_backward():
     rows = (torch.randn(2, 4, 6, 8), torch.randn(2, 5, 3, 8), torch.randn(2, 5, 3, 7))
     options = (torch.randn(4, 5), *(None,) * 6, 0, 0, False, -1, -1, 0, None, 0.0, 0.0, 1)
     for needs_bias in (False, True):
-        arguments = (torch.randn(2, 4, 6, 7), torch.randn(2, 6, 4), needs_bias, *rows, *options)
+        arguments = (torch.randn(2, 4, 6, 7), torch.randn(2, 6, 4), needs_bias, None, None, *rows, *options)
         torch.library.opcheck(torch.ops.attnmux.attention_backward.default, arguments)
 
 

@@ -110,6 +110,8 @@ def test_equals_pytorch_in_fp64(problem):
         expected = F.scaled_dot_product_attention(*arguments, is_causal=causal, scale=scale, enable_gqa=gqa)
     except (RuntimeError, IndexError):
         return
+    if expected.isnan().any():
+        return  # PyTorch multiplies a mask's -inf by a scale of 0
     if expected.numel() == 0 or not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
         return  # PyTorch's CPU kernel takes the shape of the query and does not broadcast; test_equals_exact_attention does
     out = sdpa(*arguments, is_causal=causal, scale=scale, enable_gqa=gqa)

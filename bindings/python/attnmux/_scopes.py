@@ -3,9 +3,9 @@
 
 Python decides this itself and passes an explicit id to the library, so a call from Python never asks the C++ scopes.
 
-What torch.compile guards on dictates the form. Dynamo guards a read of a plain threading.local() and of a module's
-global; it guards neither a subclass of threading.local nor, before torch 2.13, a class attribute, and it breaks the graph
-at a ContextVar. So: plain objects, reads by getattr, plain ints, a generator as context manager.
+What torch.compile guards on dictates the form. Dynamo guards a read of a thread's own attribute of a threading.local() and
+of a module's global; it guards no class attribute of a subclass of threading.local, before torch 2.13 none at all, and it
+breaks the graph at a ContextVar. So: attributes of the thread, reads by getattr, plain ints, a generator as context manager.
 """
 
 from __future__ import annotations
@@ -21,8 +21,16 @@ from attnmux._errors import BadEnvironmentError, Code, UnknownBackendError
 
 Result = TypeVar("Result")
 
-_scope = threading.local()  # .backend: the id of the innermost scope of this thread; absent or None outside of one
-_scope.backend = None  # for the main thread: asking for an absent attribute makes Python format an error, in about 1 µs
+class _PerThread(threading.local):
+    """The attribute is there on every thread from the start. Dynamo's guards tell an absent attribute from None, so code
+    that one thread compiled would be compiled anew for another; and CPython formats an error, in about 1 µs, for every read
+    of what is absent."""
+
+    def __init__(self) -> None:
+        self.backend: int | None = None  # the id of the innermost scope of this thread
+
+
+_scope = _PerThread()
 _default = 0  # the process default; 0 while ATTNMUX_BACKEND has no meaning, see refresh_default
 
 

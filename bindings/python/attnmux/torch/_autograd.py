@@ -13,7 +13,7 @@ import torch
 
 from attnmux import _backends, _core
 from attnmux._errors import Code, error_of
-from attnmux.torch import _backward, _vmap
+from attnmux.torch import _backward, _flash_backward, _vmap
 from attnmux.torch._math import Problem
 
 # How `attnmux::attention` orders what is not a scalar, and how many scalars follow.
@@ -51,15 +51,16 @@ def _learn_plugins() -> None:
 def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
     _learn_plugins()
     refuse_without_backward(inputs[-1])
-    ctx.save_for_backward(*inputs[:NUM_TENSORS])
     ctx.scalars = inputs[NUM_TENSORS:]
+    flash = _flash_backward.takes(Problem(*inputs[3:]), *inputs[:3])
+    ctx.save_for_backward(*inputs[:NUM_TENSORS], *(output if flash else (None, None)))
     ctx.set_materialize_grads(False)
 
 
 def backward(ctx: Any, grad_out: torch.Tensor | None, grad_lse: torch.Tensor | None) -> tuple:
     if grad_out is None and grad_lse is None:
         return (None,) * NUM_ARGUMENTS
-    tensors = ctx.saved_tensors
+    *tensors, out, lse = ctx.saved_tensors
     q, value, bias = tensors[0], tensors[2], tensors[3]
     if grad_out is None:
         grad_out = q.new_zeros((*q.shape[:-1], value.shape[-1]))
@@ -68,17 +69,28 @@ def backward(ctx: Any, grad_out: torch.Tensor | None, grad_lse: torch.Tensor | N
         problem = Problem(*tensors[3:], *ctx.scalars)
         grads = _backward.backward(problem, *tensors[:3], grad_out, grad_lse, needs_bias)
     else:
-        grads = torch.ops.attnmux.attention_backward.default(grad_out, grad_lse, needs_bias, *tensors, *ctx.scalars)
+        grads = torch.ops.attnmux.attention_backward.default(
+            grad_out, grad_lse, needs_bias, out, lse, *tensors, *ctx.scalars
+        )
     return (*grads[:3], grads[3] if needs_bias else None) + (None,) * (NUM_ARGUMENTS - 4)
 
 
-def attention_backward(grad_out, grad_lse, needs_bias, query, key, value, *options):
-    """The operator `attnmux::attention_backward`: new, contiguous tensors."""
+def attention_backward(grad_out, grad_lse, needs_bias, out, lse, query, key, value, *options):
+    """The operator `attnmux::attention_backward`: new, contiguous tensors. `out` and `lse` are there where PyTorch's flash
+    backward takes the problem."""
+    rows, problem = (query, key, value), Problem(*options)
     with torch.no_grad():
-        grads = _backward.backward(Problem(*options), query, key, value, grad_out, grad_lse, needs_bias)
-    rows = tuple(torch.empty_like(t, memory_format=torch.contiguous_format).copy_(g) for t, g in zip((query, key, value), grads))
+        if out is not None and grad_lse is None:
+            grads = _flash_backward.backward(problem, *rows, out, lse, grad_out)
+        else:
+            grads = _backward.backward(problem, *rows, grad_out, grad_lse, needs_bias)
     grad_bias = grads[3].contiguous() if needs_bias else query.new_empty((0,))
-    return (*rows, grad_bias)
+    return (*(_contiguous(g, t) for g, t in zip(grads, rows)), grad_bias)
+
+
+def _contiguous(grad: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """As the fake promises; never an alias of an input."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format).copy_(grad)
 
 
 class _UnderTransform(torch.autograd.Function):

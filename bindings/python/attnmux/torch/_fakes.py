@@ -59,7 +59,7 @@ def attention(query, key, value, *options):
     return out, query.new_empty(lse, dtype=torch.float32)
 
 
-def attention_backward(grad_out, grad_lse, needs_bias, query, key, value, bias, *options):
+def attention_backward(grad_out, grad_lse, needs_bias, out, lse, query, key, value, bias, *options):
     grads = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value))
     grad_bias = bias.new_empty(bias.shape) if needs_bias else query.new_empty((0,))
     return (*grads, grad_bias)

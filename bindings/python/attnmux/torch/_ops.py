@@ -19,7 +19,7 @@ _library = torch.library.Library("attnmux", "FRAGMENT")
 _forward = torch.ops.attnmux.attention.default
 _arguments = str(_forward._schema).split("(", 1)[1].split(") ->")[0]
 _library.define(
-    f"attention_backward(Tensor grad_out, Tensor? grad_lse, bool needs_bias, {_arguments}) -> "
+    f"attention_backward(Tensor grad_out, Tensor? grad_lse, bool needs_bias, Tensor? out, Tensor? lse, {_arguments}) -> "
     "(Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_bias)"
 )
 for _key in ("CPU", "CUDA"):
