@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What the Python layer costs: rows of the CPU corpus through attnmux.attention beside the same call of the C ABI.
+"""What the Python layer costs: rows of the corpus through attnmux.attention beside the same call of the C ABI.
 
-Both sides call the same libattnmux.so in this process, with the same memory, threads and backend, in turn. The C side calls
-attnmux_attention through ctypes with structs that are filled once, which itself costs a microsecond or two. Also timed is
-the smallest problem, where the layer is all there is. Run it with the Python in which attnmux and NumPy are installed;
-with PyTorch, its tensors are timed as well. Exits with 1 where a row is beyond --bar."""
+Both sides call the same libattnmux.so in this process, with the same memory, threads and backend, in turn. The C side
+calls attnmux_attention through ctypes with structs that are filled once, which itself costs a microsecond or two. Also
+timed is the smallest problem, where the layer is all there is. Run it with the Python in which attnmux and NumPy are
+installed (--device cuda: and PyTorch). Exits with 1 where a row is beyond --bar."""
 from __future__ import annotations
 
 import argparse
@@ -23,11 +23,15 @@ import attnmux_ctypes as c_abi  # noqa: E402
 import corpus  # noqa: E402
 import numpy as np  # noqa: E402
 
-ROWS = ["d64_1024_fp32", "keys_77_d64_fp32", "d128_2048_fp32", "odd_1023x1027_d128_fp32"]
+CORPUS = {
+    "cpu": ("corpus_cpu.csv", ["d64_1024_fp32", "keys_77_d64_fp32", "d128_2048_fp32", "odd_1023x1027_d128_fp32"]),
+    "cuda": ("corpus.csv", ["d128_short_512", "d128_4x4096", "d128_qwen_4352", "d128_wan_cross_512"]),
+}
 SMALLEST = corpus.Row("smallest", 1, 4, 4, 1, 1, 8, 8, "fp32")
+LEGACY_STREAM = 1
 
 
-def arrays(row: corpus.Row) -> list:
+def cpu_tensors(row: corpus.Row) -> list:
     """q, k, v and out as (B, S, H, D) views of BHSD memory, which is what models have."""
     rng = np.random.default_rng(0)
     shapes = [(row.B, row.Hq, row.Sq, row.D), (row.B, row.Hkv, row.Skv, row.D), (row.B, row.Hkv, row.Skv, row.Dv)]
@@ -36,13 +40,22 @@ def arrays(row: corpus.Row) -> list:
     return [x.transpose(0, 2, 1, 3) for x in made]
 
 
-def view(x: np.ndarray) -> c_abi.Tensor:
-    return c_abi.tensor(x.ctypes.data, "fp32", x.shape, tuple(s // x.itemsize for s in x.strides))
+def cuda_tensors(torch, row: corpus.Row) -> list:
+    shapes = [(row.B, row.Sq, row.Hq, row.D), (row.B, row.Skv, row.Hkv, row.D), (row.B, row.Skv, row.Hkv, row.Dv)]
+    shapes.append((row.B, row.Sq, row.Hq, row.Dv))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[row.dtype]
+    return [torch.randn(shape, device="cuda").to(dtype) for shape in shapes]
 
 
-def c_call(library: c_abi.Library, tensors: list):
+def view(x, row: corpus.Row) -> c_abi.Tensor:
+    if isinstance(x, np.ndarray):
+        return c_abi.tensor(x.ctypes.data, row.dtype, x.shape, tuple(s // x.itemsize for s in x.strides))
+    return c_abi.tensor(x.data_ptr(), row.dtype, tuple(x.shape), x.stride(), cuda=0)
+
+
+def c_call(library: c_abi.Library, row: corpus.Row, tensors: list, stream: int | None):
     """attnmux_attention with everything prepared."""
-    structs = [*map(view, tensors), c_abi.Options(backend=library.backend), c_abi.Exec()]
+    structs = [*(view(x, row) for x in tensors), c_abi.Options(backend=library.backend), c_abi.Exec(stream=stream)]
     error = c_abi.Error()
     pointers = [ctypes.addressof(s) for s in (*structs, error)]
     function = library.c.attnmux_attention
@@ -55,58 +68,73 @@ def c_call(library: c_abi.Library, tensors: list):
     return call
 
 
-def sides(library: c_abi.Library, row: corpus.Row) -> dict:
-    q, k, v, out = arrays(row)
+def sides(library: c_abi.Library, row: corpus.Row, device: str = "cpu") -> dict:
+    torch = sys.modules.get("torch")
+    if device == "cuda":
+        q, k, v, out = cuda_tensors(torch, row)
+        return {
+            "C ABI": c_call(library, row, [q, k, v, out], LEGACY_STREAM),
+            "out given": lambda: attnmux.attention(q, k, v, out=out),
+            "PyTorch": lambda: attnmux.attention(q, k, v),
+        }
+    q, k, v, out = cpu_tensors(row)
     found = {
-        "C ABI": c_call(library, [q, k, v, out]),
-        "NumPy, out given": lambda: attnmux.attention(q, k, v, out=out),
+        "C ABI": c_call(library, row, [q, k, v, out], None),
+        "out given": lambda: attnmux.attention(q, k, v, out=out),
         "NumPy": lambda: attnmux.attention(q, k, v),
     }
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
+    if torch is not None:
         tq, tk, tv, tout = (torch.from_numpy(x) for x in (q, k, v, out))
         found["PyTorch, out given"] = lambda: attnmux.attention(tq, tk, tv, out=tout)
     return found
 
 
-def timed(calls: dict, seconds: float) -> dict:
+def timed(calls: dict, seconds: float, synchronize=lambda: None) -> dict:
     """Medians in seconds per call: the sides run in turn, so that whatever else the machine does meets all of them."""
+
+    def sample(call, repeat: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(repeat):
+            call()
+        synchronize()
+        return (time.perf_counter() - begin) / repeat
+
     for call in calls.values():
-        call()
-    begin = time.perf_counter()
-    next(iter(calls.values()))()
-    once = time.perf_counter() - begin
-    repeat = max(1, int(2e-4 / max(once, 1e-9)))  # calls per sample: at least 0.2 ms
+        sample(call, 1)
+    repeat = max(1, int(2e-4 / sample(calls["C ABI"], 1)))  # a sample takes at least 0.2 ms
     samples = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(samples["C ABI"]) < 9:
         for name, call in calls.items():
-            begin = time.perf_counter()
-            for _ in range(repeat):
-                call()
-            samples[name].append((time.perf_counter() - begin) / repeat)
+            samples[name].append(sample(call, repeat))
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--device", choices=list(CORPUS), default="cpu")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each row (default 3)")
     parser.add_argument("--bar", type=float, default=1.03, help="largest ratio to the C ABI with out given (default 1.03)")
     parser.add_argument("--attempts", type=int, default=3, help="a row is measured again where it is beyond the bar")
-    parser.add_argument("--torch", action="store_true", help="also tensors of PyTorch")
+    parser.add_argument("--torch", action="store_true", help="on the CPU: also tensors of PyTorch")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    if arguments.torch:
-        import torch  # noqa: F401
+    synchronize = lambda: None  # noqa: E731
+    if arguments.torch or arguments.device == "cuda":
+        import torch
+
+        if arguments.device == "cuda":
+            synchronize = torch.cuda.synchronize
 
     library = c_abi.Library(str(pathlib.Path(attnmux.__file__).parent / "_lib" / "libattnmux.so"))
-    rows = {row.row: row for row in corpus.read_corpus(str(HERE / "corpus_cpu.csv"))}
+    file, names = CORPUS[arguments.device]
+    rows = {row.row: row for row in corpus.read_corpus(str(HERE / file))}
     results, beyond = [], []
-    for row in [SMALLEST, *(rows[name] for name in ROWS)]:
-        calls = sides(library, row)
+    for row in [SMALLEST, *(rows[name] for name in names)]:
+        calls = sides(library, row, arguments.device)
         for _ in range(arguments.attempts):
-            medians = timed(calls, arguments.seconds)
-            ratio = medians["NumPy, out given"] / medians["C ABI"]
+            medians = timed(calls, arguments.seconds, synchronize)
+            ratio = medians["out given"] / medians["C ABI"]
             if row is SMALLEST or ratio <= arguments.bar:
                 break
         else:
@@ -114,8 +142,8 @@ def main() -> int:
         results.append({"row": row.row, "seconds": medians, "ratio": ratio})
         if not arguments.json:
             base = medians["C ABI"]
-            print(f"{row.row}: C ABI {base * 1e6:.2f} µs; " + "; ".join(
-                f"{name} {value * 1e6:.2f} µs ({value / base:.4f})" for name, value in medians.items() if name != "C ABI"))
+            others = [f"{name} {value * 1e6:.2f} µs ({value / base:.4f})" for name, value in medians.items()]
+            print(f"{row.row}: {'; '.join(others)}")
     if arguments.json:
         print(json.dumps(results, indent=2))
     for name in beyond:
