@@ -5,12 +5,15 @@
 Both sides call the same libattnmux.so in this process, with the same memory, threads and backend, in turn. The C side
 calls attnmux_attention through ctypes with structs that are filled once, which itself costs a microsecond or two. Also
 timed is the smallest problem, where the layer is all there is. Run it with the Python in which attnmux and NumPy are
-installed (--device cuda: and PyTorch). Exits with 1 where a row is beyond --bar."""
+installed (--device cuda: and PyTorch). Ratios are medians over rounds in which every side ran once, with the interval
+that holds the true median with 95 %. Exits with 1 where the whole interval of a row is beyond --bar: a busy machine makes
+it wide, and proves nothing."""
 from __future__ import annotations
 
 import argparse
 import ctypes
 import json
+import math
 import pathlib
 import statistics
 import sys
@@ -90,7 +93,7 @@ def sides(library: c_abi.Library, row: corpus.Row, device: str = "cpu") -> dict:
 
 
 def timed(calls: dict, seconds: float, synchronize=lambda: None) -> dict:
-    """Medians in seconds per call: the sides run in turn, so that whatever else the machine does meets all of them."""
+    """Seconds per call, one for each round: the sides run in turn, so that what the machine does meets all of them."""
 
     def sample(call, repeat: int) -> float:
         begin = time.perf_counter()
@@ -107,14 +110,21 @@ def timed(calls: dict, seconds: float, synchronize=lambda: None) -> dict:
     while time.perf_counter() < end or len(samples["C ABI"]) < 9:
         for name, call in calls.items():
             samples[name].append(sample(call, repeat))
-    return {name: statistics.median(values) for name, values in samples.items()}
+    return samples
+
+
+def ratios(values: list, base: list) -> tuple:
+    """The median ratio of the rounds, and the order statistics around it that hold the true median with 95 %."""
+    found = sorted(a / b for a, b in zip(values, base))
+    half, reach = len(found) / 2, 1.96 * math.sqrt(len(found)) / 2  # of a binomial variable with p = 1/2
+    return statistics.median(found), found[max(0, int(half - reach))], found[min(len(found) - 1, math.ceil(half + reach))]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--device", choices=list(CORPUS), default="cpu")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each row (default 3)")
-    parser.add_argument("--bar", type=float, default=1.03, help="largest ratio to the C ABI with out given (default 1.03)")
+    parser.add_argument("--bar", type=float, default=1.03, help="largest ratio with out given (default 1.03)")
     parser.add_argument("--attempts", type=int, default=3, help="a row is measured again where it is beyond the bar")
     parser.add_argument("--torch", action="store_true", help="on the CPU: also tensors of PyTorch")
     parser.add_argument("--json", action="store_true")
@@ -133,17 +143,21 @@ def main() -> int:
     for row in [SMALLEST, *(rows[name] for name in names)]:
         calls = sides(library, row, arguments.device)
         for _ in range(arguments.attempts):
-            medians = timed(calls, arguments.seconds, synchronize)
-            ratio = medians["out given"] / medians["C ABI"]
-            if row is SMALLEST or ratio <= arguments.bar:
+            samples = timed(calls, arguments.seconds, synchronize)
+            if row is SMALLEST or ratios(samples["out given"], samples["C ABI"])[1] <= arguments.bar:
                 break
         else:
             beyond.append(row.row)
-        results.append({"row": row.row, "seconds": medians, "ratio": ratio})
+        result = {"row": row.row, "rounds": len(samples["C ABI"]), "sides": {}}
+        for name, values in samples.items():
+            ratio, low, high = ratios(values, samples["C ABI"])
+            result["sides"][name] = {"seconds": statistics.median(values), "ratio": ratio, "interval": [low, high]}
+        results.append(result)
         if not arguments.json:
-            base = medians["C ABI"]
-            others = [f"{name} {value * 1e6:.2f} µs ({value / base:.4f})" for name, value in medians.items()]
-            print(f"{row.row}: {'; '.join(others)}")
+            print(f"{row.row}, {result['rounds']} rounds")
+            for name, side in result["sides"].items():
+                low, high = side["interval"]
+                print(f"  {name:18} {side['seconds'] * 1e6:10.2f} µs   {side['ratio']:.4f} ({low:.4f} … {high:.4f})")
     if arguments.json:
         print(json.dumps(results, indent=2))
     for name in beyond:
