@@ -85,12 +85,7 @@ def attention_backward(grad_out, grad_lse, needs_bias, out, lse, query, key, val
         else:
             grads = _backward.backward(problem, *rows, grad_out, grad_lse, needs_bias)
     grad_bias = grads[3].contiguous() if needs_bias else query.new_empty((0,))
-    return (*(_contiguous(g, t) for g, t in zip(grads, rows)), grad_bias)
-
-
-def _contiguous(grad: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """As the fake promises; never an alias of an input."""
-    return torch.empty_like(like, memory_format=torch.contiguous_format).copy_(grad)
+    return (*(grad.contiguous() for grad in grads[:3]), grad_bias)
 
 
 class _UnderTransform(torch.autograd.Function):
