@@ -42,8 +42,9 @@ def test_verify():
 
 
 def test_bench():
-    rows = attnmux.bench(backend=["flash", "_native_math"], seqlen_q=32, heads_q=1, head_dim=8, dtype="fp32", causal=True, seconds=0.05)
-    assert [r["backend"] for r in rows] == ["flash", "_native_math"] and all(r["median_s"] > 0 for r in rows)
+    problem = dict(seqlen_q=32, heads_q=1, head_dim=8, dtype="fp32", causal=True)
+    rows = attnmux.bench(backend=["flash", "_native_math"], seconds=0.05, **problem)
+    assert {r["backend"] for r in rows} == {"flash", "_native_math"} and all(r["median_s"] > 0 for r in rows)
 
 
 def test_failures_of_the_tool_are_exceptions():

@@ -138,6 +138,9 @@ def _empty(like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
         return array if dtype else Bfloat16Bits(array)
     if hasattr(like, "new_empty"):  # PyTorch
         return like.new_empty(shape) if dtype is None else like.new_empty(shape, dtype=sys.modules["torch"].float32)
+    if library == "cupy":
+        with like.device:
+            return sys.modules["cupy"].empty(shape, dtype or like.dtype)
     if library in ("jax", "jaxlib"):
         import numpy
 

@@ -82,7 +82,8 @@ def _options_of(mask, key_padding, key_lengths, bias, causal, window, scale, sof
         and window is None
         and scale is None
         and softcap is None
-        and not dropout
+        and isinstance(dropout, (int, float))
+        and dropout == 0
         and seed is None
         and varlen is None
         and not allow_lossy
