@@ -7,6 +7,7 @@ Without one, PyTorch's backward() would run and leave grad=None; so every backen
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import torch
@@ -30,14 +31,17 @@ def _without_backward() -> frozenset[int]:
 
 _refused = _without_backward()
 _known = len(_backends.NAMES)
+# What the library runs instead of the backend that it is given; it reads the variable once, too.
+_forced = _backends.IDS.get(os.environ.get("ATTNMUX_FORCE_BACKEND", ""), 0)
 
 
 def refuse_without_backward(backend: int) -> None:
     """Traced by Dynamo, so all it does is look into a set."""
-    if backend in _refused:
+    runs = _forced or backend
+    if runs in _refused:
         raise error_of(
             Code.UNSUPPORTED,
-            f'[attention] backend "{_backends.backend_name(backend)}" is quantized and has no backward, but an input '
+            f'[attention] backend "{_backends.backend_name(runs)}" is quantized and has no backward, but an input '
             'requires grad; accepted are inputs without grad (torch.no_grad()), or another backend, such as "native"',
         )
 
