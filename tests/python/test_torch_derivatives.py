@@ -165,6 +165,18 @@ def test_quantized_backends_refuse(monkeypatch):
     assert {attnmux._backends.backend_id(n) for n in ("sage", "_sage_qk_int8_pv_fp16_cuda")} <= _autograd._refused
 
 
+def test_a_forced_backend_counts(python):
+    program = """
+import torch, attnmux.torch
+q = torch.randn(1, 2, 4, 8, requires_grad=True)
+try:
+    attnmux.torch.scaled_dot_product_attention(q, q, q)
+except attnmux.UnsupportedError as error:
+    print(error)
+"""
+    assert '"sage" is quantized' in python(program, ATTNMUX_FORCE_BACKEND="sage")
+
+
 def test_forward_mode_is_refused():
     q = torch.randn(1, 2, 4, 8)
     with forward_ad.dual_level():

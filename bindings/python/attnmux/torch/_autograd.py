@@ -7,6 +7,7 @@ Without one, PyTorch's backward() would run and leave grad=None; so every backen
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import torch
@@ -30,14 +31,17 @@ def _without_backward() -> frozenset[int]:
 
 _refused = _without_backward()
 _known = len(_backends.NAMES)
+# What the library runs instead of the backend that it is given; it reads the variable once, too.
+_forced = _backends.IDS.get(os.environ.get("ATTNMUX_FORCE_BACKEND", ""), 0)
 
 
 def refuse_without_backward(backend: int) -> None:
     """Traced by Dynamo, so all it does is look into a set."""
-    if backend in _refused:
+    runs = _forced or backend
+    if runs in _refused:
         raise error_of(
             Code.UNSUPPORTED,
-            f'[attention] backend "{_backends.backend_name(backend)}" is quantized and has no backward, but an input '
+            f'[attention] backend "{_backends.backend_name(runs)}" is quantized and has no backward, but an input '
             'requires grad; accepted are inputs without grad (torch.no_grad()), or another backend, such as "native"',
         )
 
@@ -85,12 +89,7 @@ def attention_backward(grad_out, grad_lse, needs_bias, out, lse, query, key, val
         else:
             grads = _backward.backward(problem, *rows, grad_out, grad_lse, needs_bias)
     grad_bias = grads[3].contiguous() if needs_bias else query.new_empty((0,))
-    return (*(_contiguous(g, t) for g, t in zip(grads, rows)), grad_bias)
-
-
-def _contiguous(grad: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """As the fake promises; never an alias of an input."""
-    return torch.empty_like(like, memory_format=torch.contiguous_format).copy_(grad)
+    return (*(grad.contiguous() for grad in grads[:3]), grad_bias)
 
 
 class _UnderTransform(torch.autograd.Function):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from attnmux._errors import invalid
+from attnmux._errors import Code, error_of, invalid
 from attnmux._scopes import resolve
 from attnmux.torch import _autograd, _front, _ops
 from attnmux.torch._errors import translated
@@ -149,6 +149,12 @@ def _differentiable(q, k, v, mask, dropout_p, is_causal, scale, enable_gqa, back
     drop_all = dropout_p == 1  # the library's dropout is below 1
     seed = None
     if 0 < dropout_p < 1:
+        if q.is_cuda and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
+            raise error_of(
+                Code.UNSUPPORTED,
+                f"[attention] dropout_p is {dropout_p} while a CUDA graph is captured: every replay would drop what the "
+                "capture dropped; accepted is 0, or attnmux.torch.attention with a seed of your own",
+            )
         seed = torch.randint(2**62, (1,), dtype=torch.int64)
     out, _ = _ops.attention(
         _rows(q), _rows(k), _rows(v), bias, keep, None, None, None, None, seed, 0, 0, is_causal, -1, -1,
