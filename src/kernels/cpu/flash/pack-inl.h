@@ -15,13 +15,18 @@ enum class Source {
   kFp16,   // widened
   kBf16,   // widened
   kPairs,  // two bf16, kept as they are
+  kSplit,  // two bf16, widened apart: a vector of memory becomes one of the even columns and one of the odd ones
   kBytes,  // one-byte booleans: all bits set for true
 };
 
 template <Source kSource>
-constexpr int64_t kSourceBytes = kSource == Source::kFp32 || kSource == Source::kPairs ? 4
-                                 : kSource == Source::kBytes                           ? 1
+constexpr int64_t kSourceBytes =
+    kSource == Source::kFp32 || kSource == Source::kPairs || kSource == Source::kSplit ? 4
+    : kSource == Source::kBytes                                                        ? 1
                                                                                        : 2;
+// Vectors that load_lanes() and part_of() make of one of memory.
+template <Source kSource>
+constexpr int kParts = kSource == Source::kSplit ? 2 : 1;
 
 template <Source kSource>
 inline F load_lanes(const void* from) {
@@ -38,6 +43,14 @@ inline F load_some(const char* from, int64_t bytes) {
   alignas(64) char buffer[kLanes * 4] = {};
   copy_some(buffer, from, bytes);
   return load_lanes<kSource>(buffer);
+}
+
+// Part of what load_lanes() or load_some() returned. Widening bf16 like this takes an instruction a vector and no
+// shuffle.
+template <Source kSource>
+inline F part_of(F x, int part) {
+  if constexpr (kSource != Source::kSplit) return x;
+  return from_bits(part == 0 ? bits(x) << 16 : bits(x) & static_cast<int32_t>(0xffff0000));
 }
 
 // One element, widened, in every lane.

@@ -10,6 +10,7 @@
 //   configure(), release()      at the start and the end of a task
 //   zero<t>()                   tile t of 8 becomes zeros
 //   load<t>(from, stride)       row i from `from + i·stride` (floats); store<t>(to, stride) likewise
+//   load_once<t>(from, stride)  like load, of what is not needed again soon
 //   multiply_pairs<c, a, b>()   c += a·b
 #pragma once
 
@@ -89,7 +90,7 @@ inline void multiply_block(const float* left, int64_t left_stride, const float* 
     if constexpr (kLeft == 2) each.template operator()<3>(result + kSquare * kRow + kSquare);
   };
   const auto load_left = [&]<int i>(int64_t u) {
-    if constexpr (i < kLeft) Tiles::template load<4 + i>(left + i * left_stride + u * kSquare, kSquare);
+    if constexpr (i < kLeft) Tiles::template load_once<4 + i>(left + i * left_stride + u * kSquare, kSquare);
   };
   const auto load_right = [&]<int j>(int64_t u) { Tiles::template load<6 + j>(right + u * kRow + j * kSquare, kRow); };
   const auto multiply = [&]<int i, int j>() {
