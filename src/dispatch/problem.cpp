@@ -209,8 +209,7 @@ attnmux_code make(const attnmux_tensor* q, const attnmux_tensor* k, const attnmu
 
 }  // namespace
 
-attnmux_code read_options(const attnmux_options* given_options, const attnmux_options*& options,
-                          attnmux_error* error) {
+attnmux_code read_options(const attnmux_options* given_options, const attnmux_options*& options, attnmux_error* error) {
   if (given_options == nullptr) {
     static constexpr attnmux_options kNone = [] {
       attnmux_options none{};

@@ -130,25 +130,21 @@ attnmux_code check_tensor(const char* name, const attnmux_tensor& t, Pointers po
   return ATTNMUX_OK;
 }
 
-attnmux_code check_rank(const char* name, const attnmux_tensor& t, int32_t ndim, const char* accepted,
-                        attnmux_error* error) {
-  if (t.ndim == ndim) return ATTNMUX_OK;
+attnmux_code refuse_rank(const char* name, const attnmux_tensor& t, const char* accepted, attnmux_error* error) {
   return fail(error, ATTNMUX_INVALID_ARGUMENT,
               ATTNMUX_MESSAGE(name << " has shape " << Shape{t} << " with " << t.ndim << " dimensions; accepted is "
                                    << accepted));
 }
 
-attnmux_code check_extent(const char* name, const attnmux_tensor& t, int32_t dim, int64_t expected, const char* why,
-                          attnmux_error* error) {
-  if (t.shape[dim] == expected) return ATTNMUX_OK;
+attnmux_code refuse_extent(const char* name, const attnmux_tensor& t, int32_t dim, int64_t expected, const char* why,
+                           attnmux_error* error) {
   return fail(error, ATTNMUX_INVALID_ARGUMENT,
               ATTNMUX_MESSAGE(name << " has shape " << Shape{t} << ": extent " << dim << " is " << t.shape[dim]
                                    << ", it must be " << expected << " (" << why << ")"));
 }
 
-attnmux_code check_contiguous_last(const char* name, const attnmux_tensor& t, attnmux_error* error) {
+attnmux_code refuse_last_stride(const char* name, const attnmux_tensor& t, attnmux_error* error) {
   const int32_t last = t.ndim - 1;
-  if (t.shape[last] <= 1 || t.strides[last] == 1) return ATTNMUX_OK;
   return fail(error, ATTNMUX_INVALID_ARGUMENT,
               ATTNMUX_MESSAGE(name << ".strides[" << last << "] is " << t.strides[last]
                                    << "; the last dimension must be contiguous (stride 1)"));

@@ -352,7 +352,7 @@ attnmux_code run_decode_bf16(const Problem& p, const RunContext& context) {
   if constexpr (kBlocking.decodes_pairs) {
     return run_decode<Bf16, Source::kPairs>(p, context);
   } else {
-    return run_decode<WideProduct, kLanes == 16 ? Source::kSplit : Source::kBf16>(p, context);
+    return run_decode < WideProduct, kLanes == 16 ? Source::kSplit : Source::kBf16 > (p, context);
   }
 }
 

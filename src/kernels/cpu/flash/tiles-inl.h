@@ -70,17 +70,10 @@ inline void pack_value_squares(const char* const (&rows)[2 * kSquare], int64_t b
 
 // ---- Multiplying ----------------------------------------------------------------------------------------------------
 
-// What to do between the multiplies.
-struct Nothing {
-  void step() {}  // another 16 units were multiplied
-};
-
 // A block of the result: kLeft tiles on top of each other, `left_stride` floats apart, times the two beside each other
-// that a row of kBlocking.rows has. Tiles 0 to 3 are sums, 4 and 5 are left, 6 and 7 are right factors. A factor is
-// loaded as soon as its last use is under way, one or two multiplies ahead of the next.
-template <class Tiles, Start kStart, int kLeft, class Meanwhile>
-inline void multiply_block(const float* left, int64_t left_stride, const float* right, int64_t units, float* result,
-                           Meanwhile& meanwhile) {
+// that a row of kBlocking.rows has. Tiles 0 to 3 are sums, 4 and 5 are left, 6 and 7 are right factors.
+template <class Tiles, Start kStart, int kLeft>
+inline void multiply_block(const float* left, int64_t left_stride, const float* right, int64_t units, float* result) {
   constexpr int64_t kRow = kBlocking.rows;
   static_assert(kRow == 2 * kSquare);
   const auto sums = [&](auto&& each) {
@@ -111,19 +104,17 @@ inline void multiply_block(const float* left, int64_t left_stride, const float* 
   for (int64_t u = kSquare; u < units; u += kSquare) {
     multiply.template operator()<0, 0>();
     multiply.template operator()<0, 1>();
-    load_left.template operator()<0>(u);
     multiply.template operator()<1, 0>();
-    load_right.template operator()<0>(u);
     multiply.template operator()<1, 1>();
+    load_left.template operator()<0>(u);
+    load_right.template operator()<0>(u);
     load_right.template operator()<1>(u);
     load_left.template operator()<1>(u);
-    meanwhile.step();
   }
   multiply.template operator()<0, 0>();
   multiply.template operator()<0, 1>();
   multiply.template operator()<1, 0>();
   multiply.template operator()<1, 1>();
-  meanwhile.step();
   sums([]<int t>(float* at) { Tiles::template store<t>(at, kRow); });
 }
 
