@@ -90,9 +90,8 @@ attnmux_code attnmux_attention(const attnmux_tensor* q, const attnmux_tensor* k,
                                attnmux_error* error) {
   return guarded(error, [&]() -> attnmux_code {
     ATTNMUX_TRY(check_environment(error));
-    attnmux_options storage;
     const attnmux_options* o = nullptr;
-    ATTNMUX_TRY(read_options(options, storage, o, error));
+    ATTNMUX_TRY(read_options(options, o, error));
     Problem p;
     ATTNMUX_TRY(make_problem(q, k, v, out, *o, Pointers::kRequired, p, error));
     attnmux_exec e;
@@ -112,9 +111,8 @@ attnmux_code attnmux_plan_create(const attnmux_tensor* q, const attnmux_tensor* 
     if (plan == nullptr) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("plan is a null pointer"));
     *plan = nullptr;
     ATTNMUX_TRY(check_environment(error));
-    attnmux_options storage;
     const attnmux_options* o = nullptr;
-    ATTNMUX_TRY(read_options(options, storage, o, error));
+    ATTNMUX_TRY(read_options(options, o, error));
     Problem p;
     ATTNMUX_TRY(make_problem(q, k, v, out, *o, Pointers::kOptional, p, error));
     attnmux_exec e;
@@ -134,9 +132,8 @@ attnmux_code attnmux_plan_run(const attnmux_plan* plan, const attnmux_tensor* q,
   return guarded(error, [&]() -> attnmux_code {
     if (plan == nullptr)
       return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("plan is empty; make one with plan()"));
-    attnmux_options storage;
     const attnmux_options* o = nullptr;
-    ATTNMUX_TRY(read_options(options, storage, o, error));
+    ATTNMUX_TRY(read_options(options, o, error));
     Problem p;
     ATTNMUX_TRY(make_problem(q, k, v, out, *o, Pointers::kRequired, p, error));
     ATTNMUX_TRY(check_fits(*plan, p, error));
