@@ -64,8 +64,8 @@ attnmux_code read_exec(const attnmux_exec* given_exec, const Problem& p, attnmux
   if (exec.parallel_for == nullptr && exec.pool != nullptr)
     return wrong(ATTNMUX_MESSAGE("exec.pool is given without exec.parallel_for"));
   if ((exec.stream_allocate == nullptr) != (exec.stream_deallocate == nullptr)) {
-    return wrong(ATTNMUX_MESSAGE("exec.stream_" << (exec.stream_allocate == nullptr ? "de" : "")
-                                                << "allocate is given without its counterpart; both are needed"));
+    return wrong(ATTNMUX_MESSAGE("exec.stream_" << (exec.stream_allocate == nullptr ? "" : "de")
+                                                << "allocate is null, and its counterpart is not; both are needed"));
   }
   if (exec.stream_allocate == nullptr && exec.stream_user != nullptr)
     return wrong(ATTNMUX_MESSAGE("exec.stream_user is given without exec.stream_allocate"));
