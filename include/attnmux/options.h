@@ -119,9 +119,9 @@ class Executor {
   void (*run_)(void*, int64_t, void (*)(void*, int64_t), void*) = nullptr;
 };
 
-/// Where CUDA calls without a workspace get it: anything with `void* allocate(device, stream, bytes)`, null where memory
-/// ran out, and `deallocate(device, stream, pointer, bytes)`. Between the two, work that is queued on the stream uses
-/// the memory. It must outlive the call, and does not throw.
+/// Where CUDA calls without a workspace get it: anything with `void* allocate(device, stream, bytes)`, null where
+/// memory ran out, and `deallocate(device, stream, pointer, bytes)`. Between the two, work that is queued on the stream
+/// uses the memory. It must outlive the call, and does not throw.
 class StreamAllocator {
  public:
   StreamAllocator() = default;  ///< a memory pool of the library's own
@@ -152,7 +152,7 @@ struct ExecContext {
   Stream stream = {};                                  ///< CUDA tensors need one; CPU tensors take none
   std::optional<std::span<std::byte>> workspace = {};  ///< used exclusively, also when it is empty
   Executor executor = {};
-  int num_threads = 0;  ///< caps the library's own pool for this call; 0: no cap
+  int num_threads = 0;                    ///< caps the library's own pool for this call; 0: no cap
   StreamAllocator stream_allocator = {};  ///< of CUDA calls without a workspace
 };
 

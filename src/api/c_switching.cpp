@@ -9,8 +9,8 @@
 #include "dispatch/scopes.h"
 #include "dispatch/select.h"
 #include "kernels/cpu/runtime/arena.h"
-#include "kernels/cuda/runtime/pool.h"
 #include "kernels/cpu/runtime/thread_pool.h"
+#include "kernels/cuda/runtime/pool.h"
 
 using namespace attnmux;
 

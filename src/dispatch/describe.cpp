@@ -183,7 +183,8 @@ std::string describe_abi() {
   using E = attnmux_exec;
   json["attnmux_exec"] =
       layout(sizeof(E), {FIELD(E, struct_size), FIELD(E, num_threads), FIELD(E, set), FIELD(E, stream),
-                         FIELD(E, workspace), FIELD(E, workspace_bytes), FIELD(E, parallel_for), FIELD(E, pool), FIELD(E, stream_allocate), FIELD(E, stream_deallocate), FIELD(E, stream_user)});
+                         FIELD(E, workspace), FIELD(E, workspace_bytes), FIELD(E, parallel_for), FIELD(E, pool),
+                         FIELD(E, stream_allocate), FIELD(E, stream_deallocate), FIELD(E, stream_user)});
   using R = attnmux_error;
   json["attnmux_error"] = layout(sizeof(R), {FIELD(R, code), FIELD(R, length), FIELD(R, message)});
   using P = attnmux_problem;
@@ -226,7 +227,8 @@ std::string describe_abi() {
   using K = attnmux_kernel;
   json["attnmux_kernel"] = layout(
       sizeof(K), {FIELD(K, struct_size), FIELD(K, device_type), FIELD(K, name), FIELD(K, features), FIELD(K, dtypes),
-                  FIELD(K, accuracy), FIELD(K, available), FIELD(K, check), FIELD(K, workspace_bytes), FIELD(K, run), FIELD(K, traits), FIELD(K, reserved), FIELD(K, prepare), FIELD(K, release)});
+                  FIELD(K, accuracy), FIELD(K, available), FIELD(K, check), FIELD(K, workspace_bytes), FIELD(K, run),
+                  FIELD(K, traits), FIELD(K, reserved), FIELD(K, prepare), FIELD(K, release)});
   using Q = attnmux_prepared;
   json["attnmux_prepared"] = layout(sizeof(Q), {FIELD(Q, state), FIELD(Q, workspace_bytes)});
   using B = attnmux_backend_desc;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What each kind of trouble with a GPU is called, and what to do about it. No GPU is needed: CUDA names its errors anywhere.
+// What each kind of trouble with a GPU is called, and what to do about it. No GPU is needed: CUDA names its errors
+// anywhere.
 #ifdef ATTNMUX_HAS_CUDA
 #include <gtest/gtest.h>
 #include <kernels/cuda/runtime/cuda_error.h>

@@ -104,6 +104,8 @@ TEST_F(Cudnn, RefusalsNeedNoGraph) {
   expect_says(planned(60), "head_dim is 60; it takes multiples of 8 up to 256");
   expect_says(planned(264), "head_dim is 264");
   expect_says(planned(64, {.softcap = 3}), "does not support softcap");
+  for (const double scale : {0.0, -1.0, 1e-50, 1e50})
+    expect_says(planned(64, {.scale = scale}), "it takes positive ones that fp32 can hold");
   expect_says(planned(64, {.dropout = {.p = 0.5, .seed = 1}}), "does not support dropout");
   expect_says(planned(tensor(64, Dtype::kFp32), tensor(64, Dtype::kFp32)), "does not take fp32; it takes fp16, bf16");
   const auto strided = [](int64_t batch, int64_t row, int64_t head) {
@@ -201,7 +203,7 @@ TEST(CudnnShapes, WhatIsBakedIntoAGraphMakesADifference) {
       [](Problem& p) { p.window_left = 5; },
       [](Problem& p) { p.key_lengths = {nullptr, ATTNMUX_INT32, ATTNMUX_CUDA, 0, 1, {2}, {1}}; },
       [](Problem& p) { p.lse = {nullptr, ATTNMUX_FP32, ATTNMUX_CUDA, 0, 3, {2, 3, 30}, {90, 30, 1}}; },
-      [](Problem& p) { p.bias = {nullptr, ATTNMUX_BF16, ATTNMUX_CUDA, 0, 4, {2, 3, 30, 70}, {0, 0, 0, 1}}; },
+      [](Problem& p) { p.key_padding = {nullptr, ATTNMUX_BOOL, ATTNMUX_CUDA, 0, 2, {2, 70}, {70, 1}}; },
   };
   for (size_t i = 0; i < std::size(other); ++i) EXPECT_FALSE(shape_after(other[i]) == plain) << i;
   const auto causal = [](int32_t align) {
@@ -210,29 +212,19 @@ TEST(CudnnShapes, WhatIsBakedIntoAGraphMakesADifference) {
   EXPECT_FALSE(causal(ATTNMUX_ALIGN_TOP_LEFT) == causal(ATTNMUX_ALIGN_BOTTOM_RIGHT));
 }
 
-TEST(CudnnShapes, ABiasIsReadInPlaceOrMadeInTheWorkspaceWithTheDimensionsThatItHas) {
-  const auto with_bias = [](int64_t keys, std::array<int64_t, 4> strides, uintptr_t address) {
-    return shape_after([&](Problem& p) {
-      p.seqlen_kv = keys;
-      p.bias = {reinterpret_cast<void*>(address), ATTNMUX_BF16, ATTNMUX_CUDA, 0, 4, {2, 3, 30, keys}, {}};
-      for (size_t i = 0; i < 4; ++i) p.bias.strides[i] = strides[i];
-    });
-  };
-  EXPECT_EQ(with_bias(72, {0, 0, 72, 1}, 4096).bias_in_workspace, 0);
-  EXPECT_EQ(with_bias(72, {0, 0, 72, 1}, 4098).bias_in_workspace, 1) << "misaligned";
-  EXPECT_EQ(with_bias(70, {0, 0, 70, 1}, 4096).bias_in_workspace, 1) << "rows that do not start at 16 bytes";
-  EXPECT_EQ(with_bias(72, {0, 0, 72, 0}, 4096).bias_in_workspace, 1) << "one value for all keys";
-  const CudnnShape by_head = with_bias(70, {0, 70, 0, 1}, 4096);
-  EXPECT_EQ(by_head.bias_extent[0], 1);
-  EXPECT_EQ(by_head.bias_extent[1], 3);
-  EXPECT_EQ(by_head.bias_extent[2], 1);
-  EXPECT_EQ(by_head.bias_extent[3], 70);
-  EXPECT_EQ(by_head.bias_stride[1], 72) << "rows start at multiples of 16 bytes";
-  const CudnnShape padding = shape_after(
-      [](Problem& p) { p.key_padding = {nullptr, ATTNMUX_BOOL, ATTNMUX_CUDA, 0, 2, {2, 70}, {70, 1}}; });
-  EXPECT_EQ(padding.bias_dtype, ATTNMUX_BF16);
-  EXPECT_EQ(padding.bias_extent[0], 2);
-  EXPECT_EQ(padding.bias_extent[1] * padding.bias_extent[2], 1);
+// cuDNN multiplies every V by its probability and adds -inf to scores: NaN behind a mask would survive both.
+TEST(CudnnShapes, WhatAMaskHidesIsCopiedAway) {
+  const CudnnShape plain = cudnn_shape(problem());
+  EXPECT_EQ(plain.copies_k + plain.copies_v + plain.has_lengths + plain.has_padding, 0);
+  const CudnnShape lengths = shape_after(
+      [](Problem& p) { p.key_lengths = {nullptr, ATTNMUX_INT32, ATTNMUX_CUDA, 0, 1, {2}, {1}}, p.v.strides[1] += 64; });
+  EXPECT_EQ(lengths.copies_k, 0);
+  EXPECT_EQ(lengths.copies_v, 1);
+  EXPECT_EQ(lengths.v[1], 3 * 64) << "the copy has strides of its own";
+  const CudnnShape padding =
+      shape_after([](Problem& p) { p.key_padding = {nullptr, ATTNMUX_BOOL, ATTNMUX_CUDA, 0, 2, {2, 70}, {70, 1}}; });
+  EXPECT_EQ(padding.copies_k, 1);
+  EXPECT_EQ(padding.copies_v, 1);
 }
 
 TEST(CudnnShapes, PartsOfTheWorkspaceDoNotOverlap) {
@@ -243,10 +235,49 @@ TEST(CudnnShapes, PartsOfTheWorkspaceDoNotOverlap) {
   const CudnnWorkspace w = cudnn_workspace(s, 1000);
   EXPECT_GE(w.lengths_q, 1000u);
   EXPECT_GE(w.lengths_kv, w.lengths_q + 2 * sizeof(int32_t));
-  EXPECT_GE(w.bias, w.lengths_kv + 2 * sizeof(int32_t));
-  EXPECT_GE(w.bytes, w.bias + 2u * 72 * 2);
-  for (const size_t offset : {w.lengths_q, w.lengths_kv, w.bias}) EXPECT_EQ(offset % kCudnnAlignment, 0u);
+  EXPECT_GE(w.padding, w.lengths_kv + 2 * sizeof(int32_t));
+  EXPECT_GE(w.k, w.padding + 2u * 72 * 2);
+  EXPECT_GE(w.v, w.k + 2u * 70 * 3 * 64 * 2);
+  EXPECT_GE(w.bytes, w.v + 2u * 70 * 3 * 64 * 2);
+  for (const size_t offset : {w.lengths_q, w.lengths_kv, w.padding, w.k, w.v}) EXPECT_EQ(offset % kCudnnAlignment, 0u);
   EXPECT_EQ(cudnn_workspace(cudnn_shape(problem()), 0).bytes, 0u);
+}
+
+// Keys [first, last) of the original that are left.
+std::pair<int64_t, int64_t> attended_keys(int64_t queries, int64_t keys, int64_t left, int64_t right, int32_t align,
+                                          bool lengths = false) {
+  Problem p = problem();
+  p.seqlen_q = p.q.shape[1] = queries;
+  p.seqlen_kv = p.k.shape[1] = p.v.shape[1] = keys;
+  p.window_left = left;
+  p.window_right = right;
+  p.align = align;
+  p.k.data = p.v.data = reinterpret_cast<void*>(uintptr_t{1} << 20);
+  if (lengths) p.key_lengths = {nullptr, ATTNMUX_INT32, ATTNMUX_CUDA, 0, 1, {2}, {1}};
+  const Problem part = attended_part(p);
+  EXPECT_EQ(part.k.shape[1], part.seqlen_kv);
+  EXPECT_EQ(part.v.shape[1], part.seqlen_kv);
+  const auto moved = static_cast<char*>(part.k.data) - static_cast<char*>(p.k.data);
+  EXPECT_EQ(static_cast<char*>(part.v.data) - static_cast<char*>(p.v.data), moved);
+  const int64_t first = moved / (p.k.strides[1] * 2);
+  return {first, first + part.seqlen_kv};
+}
+
+TEST(CudnnShapes, KeysThatNobodyCanSeeAreLeftOut) {
+  constexpr int32_t kTop = ATTNMUX_ALIGN_TOP_LEFT, kBottom = ATTNMUX_ALIGN_BOTTOM_RIGHT;
+  using Keys = std::pair<int64_t, int64_t>;
+  EXPECT_EQ(attended_keys(30, 100, -1, -1, kTop), Keys(0, 100));
+  EXPECT_EQ(attended_keys(30, 100, -1, 0, kTop), Keys(0, 30));
+  EXPECT_EQ(attended_keys(30, 100, 5, 9, kTop), Keys(0, 39));
+  EXPECT_EQ(attended_keys(30, 100, 5, -1, kTop), Keys(0, 100));
+  EXPECT_EQ(attended_keys(30, 100, -1, 0, kBottom), Keys(0, 100));
+  EXPECT_EQ(attended_keys(30, 100, 3, 4, kBottom), Keys(67, 100));
+  EXPECT_EQ(attended_keys(30, 100, INT64_MAX, INT64_MAX, kBottom), Keys(0, 100));
+  EXPECT_EQ(attended_keys(100, 30, 3, 4, kBottom), Keys(0, 30));
+  EXPECT_EQ(attended_keys(100, 30, 3, 4, kTop), Keys(0, 30));
+  // Lengths on the device move the bottom right corner, and only that one.
+  EXPECT_EQ(attended_keys(30, 100, 3, 4, kBottom, true), Keys(0, 100));
+  EXPECT_EQ(attended_keys(30, 100, -1, 0, kTop, true), Keys(0, 30));
 }
 
 TEST(CudnnEmptyRows, AreForeseenFromTheShapes) {
@@ -263,9 +294,8 @@ TEST(CudnnEmptyRows, AreForeseenFromTheShapes) {
   })) << "the first query sits before the first key";
   EXPECT_TRUE(may_be_empty([](Problem& p) { p.window_left = 3, p.seqlen_q = 75; }))
       << "the last query has left all keys behind";
-  EXPECT_TRUE(may_be_empty([](Problem& p) {
-    p.key_lengths = {nullptr, ATTNMUX_INT32, ATTNMUX_CUDA, 0, 1, {2}, {1}};
-  })) << "a length may be 0";
+  EXPECT_TRUE(may_be_empty([](Problem& p) { p.key_lengths = {nullptr, ATTNMUX_INT32, ATTNMUX_CUDA, 0, 1, {2}, {1}}; }))
+      << "a length may be 0";
 }
 
 }  // namespace

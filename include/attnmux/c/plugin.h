@@ -74,7 +74,8 @@ enum {
 };
 
 /* Traits of a kernel. */
-#define ATTNMUX_KERNEL_ONE_SHAPE (UINT32_C(1) << 0) /* what it prepares is for these shapes, strides and masks alone */
+#define ATTNMUX_KERNEL_ONE_SHAPE (UINT32_C(1) << 0) /* what it prepares is for these shapes, strides and masks alone \
+                                                     */
 
 typedef struct attnmux_kernel {
   uint32_t struct_size;

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cfloat>
 #include <cstring>
 #include <utility>
 
@@ -62,10 +63,18 @@ int32_t check_tensor(const char* name, const Tensor& t, Reason* reason) {
   return 1;
 }
 
+// Its kernels take the largest product for the largest score.
+int32_t check_scale(const Problem& p, Reason* reason) {
+  const auto scale = static_cast<float>(p.scale);
+  if (scale >= FLT_MIN && scale <= FLT_MAX) return 1;
+  refuse(reason, "scale is %g; it takes positive ones that fp32 can hold (%s)", p.scale, kOthers);
+  return 0;
+}
+
 // What cuDNN said when the same shape was tried before.
 int32_t check_refusals(const Problem& p, Reason* reason) {
   if (!any_cudnn_refusal()) return 1;
-  CachedGraph* known = find_cached_graph(cudnn_shape(p));
+  CachedGraph* known = find_cached_graph(cudnn_shape(attended_part(p)));
   const bool refused = known != nullptr && known->graph == nullptr;
   if (refused && reason != nullptr) {
     constexpr const char* kPrefix = "[attention] kernel cuda_cudnn: ";
@@ -82,13 +91,14 @@ int32_t check(const Problem* p, Reason* reason) {
        {std::pair("q", &p->q), std::pair("k", &p->k), std::pair("v", &p->v), std::pair("out", &p->out)}) {
     if (check_tensor(name, *t, reason) == 0) return 0;
   }
-  return check_refusals(*p, reason);
+  return check_scale(*p, reason) != 0 ? check_refusals(*p, reason) : 0;
 }
 
-attnmux_code prepare(const Problem* p, attnmux_prepared* prepared, attnmux_error* error) {
-  if (p->seqlen_kv == 0) return ATTNMUX_OK;  // nothing for cuDNN to do
+attnmux_code prepare(const Problem* given_problem, attnmux_prepared* prepared, attnmux_error* error) {
+  const Problem p = attended_part(*given_problem);
+  if (p.seqlen_kv == 0) return ATTNMUX_OK;  // nothing for cuDNN to do
   CachedGraph* found = nullptr;
-  if (const attnmux_code code = find_or_build_graph(cudnn_shape(*p), found, error); code != ATTNMUX_OK) return code;
+  if (const attnmux_code code = find_or_build_graph(cudnn_shape(p), found, error); code != ATTNMUX_OK) return code;
   if (found->graph == nullptr) {
     if (error != nullptr) *error = found->refusal;
     release_cached_graph(found);
@@ -110,48 +120,32 @@ attnmux_code keep_if_captured(CachedGraph& cached, void* stream, attnmux_error* 
   return ATTNMUX_OK;
 }
 
-attnmux_code write_inputs(const Problem& p, const CachedGraph& cached, const CudnnGraph::Pointers& pointers,
-                          void* stream, attnmux_error* error) {
-  if (cached.shape.has_lengths != 0) {
-    const attnmux_code code = write_cudnn_lengths(p, static_cast<int32_t*>(pointers.lengths_q),
-                                                  static_cast<int32_t*>(pointers.lengths_kv), stream, error);
-    if (code != ATTNMUX_OK) return code;
-  }
-  return cached.shape.bias_in_workspace == 0 ? ATTNMUX_OK
-                                             : write_cudnn_bias(p, cached.shape, pointers.bias, stream, error);
-}
-
-attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
-  if (p->seqlen_kv == 0) return write_empty_rows(*p, context->stream, error);
+attnmux_code run(const Problem* given_problem, const RunContext* context, attnmux_error* error) {
+  const Problem p = attended_part(*given_problem);
+  if (p.seqlen_kv == 0) return write_empty_rows(p, context->stream, error);
   auto& cached = *static_cast<CachedGraph*>(context->prepared);
-  const bool in_place = cached.shape.bias_dtype != 0 && cached.shape.bias_in_workspace == 0;
-  if (in_place && reinterpret_cast<uintptr_t>(p->bias.data) % kAlignment != 0) {
-    return fail_with(error, ATTNMUX_UNSUPPORTED,
-                     "kernel cuda_cudnn: bias.data is %p, which is not a multiple of 16 bytes, and the plan was made "
-                     "for one that is",
-                     p->bias.data);
-  }
-  const uintptr_t base = (reinterpret_cast<uintptr_t>(context->workspace) + kCudnnAlignment - 1) / kCudnnAlignment *
-                         kCudnnAlignment;
-  const auto at = [base](size_t offset) { return reinterpret_cast<void*>(base + offset); };
+  const CudnnShape& s = cached.shape;
   const CudnnWorkspace& w = cached.workspace;
-  const CudnnGraph::Pointers pointers{p->q.data,
-                                      p->k.data,
-                                      p->v.data,
-                                      p->out.data,
-                                      p->lse.data,
+  const auto base = reinterpret_cast<uintptr_t>(context->workspace);
+  const auto at = [begin = (base + kCudnnAlignment - 1) / kCudnnAlignment * kCudnnAlignment](size_t offset) {
+    return reinterpret_cast<void*>(begin + offset);
+  };
+  const CudnnGraph::Pointers pointers{p.q.data,
+                                      s.copies_k != 0 ? at(w.k) : p.k.data,
+                                      s.copies_v != 0 ? at(w.v) : p.v.data,
+                                      p.out.data,
+                                      p.lse.data,
                                       at(w.lengths_q),
                                       at(w.lengths_kv),
-                                      in_place ? p->bias.data : at(w.bias),
-                                      static_cast<float>(p->scale)};
+                                      at(w.padding),
+                                      static_cast<float>(p.scale)};
   CudnnHandle handle;
   attnmux_code code = keep_if_captured(cached, context->stream, error);
-  if (code == ATTNMUX_OK) code = handle.take(p->device_id, error);
+  if (code == ATTNMUX_OK) code = handle.take(p.device_id, error);
   if (code == ATTNMUX_OK) code = handle.set_stream(context->stream, error);
-  if (code == ATTNMUX_OK) code = write_inputs(*p, cached, pointers, context->stream, error);
-  if (code == ATTNMUX_OK)
-    code = cached.graph->run(handle.get(), pointers, w.bytes == 0 ? nullptr : at(0), error);
-  if (code == ATTNMUX_OK && may_have_empty_rows(*p)) code = write_empty_rows(*p, context->stream, error);
+  if (code == ATTNMUX_OK) code = write_cudnn_inputs(p, s, pointers, context->stream, error);
+  if (code == ATTNMUX_OK) code = cached.graph->run(handle.get(), pointers, w.bytes == 0 ? nullptr : at(0), error);
+  if (code == ATTNMUX_OK && may_have_empty_rows(p)) code = write_empty_rows(p, context->stream, error);
   return code;
 }
 
@@ -161,7 +155,10 @@ const Kernel kCudaCudnn = {
     .struct_size = sizeof(Kernel),
     .device_type = ATTNMUX_CUDA,
     .name = "cuda_cudnn",
-    .features = ((uint64_t{1} << ATTNMUX_FEATURE_COUNT) - 1) & ~(ATTNMUX_SOFTCAP | ATTNMUX_DROPOUT | ATTNMUX_VARLEN),
+    // No dense mask and no bias: cuDNN adds -inf to a score, which does not hide a NaN in k, as the contract wants it
+    // to.
+    .features = ATTNMUX_MASK_CAUSAL | ATTNMUX_MASK_WINDOW | ATTNMUX_MASK_KEY_LENGTHS | ATTNMUX_MASK_KEY_PADDING |
+                ATTNMUX_SCALE | ATTNMUX_LSE | ATTNMUX_GQA | ATTNMUX_HEAD_DIM_V,
     .dtypes = 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16,
     .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, 0},
     .available = available,

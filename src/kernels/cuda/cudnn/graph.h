@@ -13,7 +13,7 @@ namespace attnmux {
 class CudnnGraph {
  public:
   struct Pointers {
-    void *q, *k, *v, *out, *lse, *lengths_q, *lengths_kv, *bias;
+    void *q, *k, *v, *out, *lse, *lengths_q, *lengths_kv, *padding;
     float scale;
   };
 

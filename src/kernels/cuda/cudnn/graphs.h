@@ -11,7 +11,8 @@ namespace attnmux {
 
 inline constexpr size_t kMaxCudnnGraphs = 1024;
 
-/// A graph or, where cuDNN refused, its words. Counted: the cache holds it once, and so does every plan and running call.
+/// A graph or, where cuDNN refused, its words. Counted: the cache holds it once, and so does every plan and running
+/// call.
 struct CachedGraph {
   CudnnShape shape;
   std::unique_ptr<CudnnGraph> graph;  // null: refused

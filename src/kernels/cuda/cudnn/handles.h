@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Handles of cuDNN. A handle serves one call at a time and costs milliseconds and device memory to make, so they wait in
-// a small cache per device; taking one needs no lock.
+// Handles of cuDNN. A handle serves one call at a time and costs milliseconds and device memory to make, so they wait
+// in a small cache per device; taking one needs no lock.
 #pragma once
 
 #include "kernels/kernel.h"

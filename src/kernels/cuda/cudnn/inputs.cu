@@ -1,46 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/cudnn/inputs.h"
-#include "kernels/cuda/element.cuh"
 #include "kernels/cuda/runtime/cuda_error.h"
 
 namespace attnmux {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr uint16_t kMinusInfinityBf16 = 0xFF80, kMinusInfinityFp16 = 0xFC00;
 
 unsigned blocks_for(int64_t items) { return static_cast<unsigned>(min_of(ceil_div(items, kThreads), 1 << 16)); }
 __device__ int64_t first_item() { return int64_t{blockIdx.x} * kThreads + threadIdx.x; }
 __device__ int64_t item_step() { return int64_t{gridDim.x} * kThreads; }
 
+__device__ bool padded(const Problem& p, int64_t b, int64_t key) {
+  return given(p.key_padding) && !attends(p.key_padding, b * p.key_padding.strides[0] + key * p.key_padding.strides[1]);
+}
+
 __global__ void lengths_kernel(__grid_constant__ const Problem p, int32_t* lengths_q, int32_t* lengths_kv) {
   for (int64_t b = first_item(); b < p.batch; b += item_step()) {
     lengths_q[b] = static_cast<int32_t>(p.seqlen_q);
-    lengths_kv[b] = static_cast<int32_t>(clamped_entry(p.key_lengths, b, p.seqlen_kv));
+    lengths_kv[b] = static_cast<int32_t>(sequence(p, b).key_length);
   }
 }
 
-__device__ bool masked_out(const Problem& p, int64_t b, int64_t h, int64_t q, int64_t k) {
-  if (given(p.key_padding) && !attends(p.key_padding, b * p.key_padding.strides[0] + k * p.key_padding.strides[1]))
-    return true;
-  const int64_t* s = p.dense_mask.strides;
-  return given(p.dense_mask) && !attends(p.dense_mask, b * s[0] + h * s[1] + q * s[2] + k * s[3]);
+__global__ void padding_kernel(__grid_constant__ const Problem p, int64_t pitch, uint16_t minus_infinity,
+                               uint16_t* padding) {
+  for (int64_t i = first_item(); i < p.batch * pitch; i += item_step()) {
+    const int64_t b = i / pitch, key = i % pitch;
+    // Behind the last key too there is a number: it is read with its neighbours.
+    padding[i] = key < p.seqlen_kv && padded(p, b, key) ? minus_infinity : uint16_t{0};
+  }
 }
 
-template <typename T>
-__global__ void bias_kernel(__grid_constant__ const Problem p, __grid_constant__ const CudnnShape shape, T* bias) {
-  const int64_t pitch = shape.bias_stride[2];
-  const int64_t rows = shape.bias_extent[0] * shape.bias_extent[1] * shape.bias_extent[2];
-  for (int64_t i = first_item(); i < rows * pitch; i += item_step()) {
-    const int64_t k = i % pitch, row = i / pitch;
-    const int64_t q = row % shape.bias_extent[2], h = row / shape.bias_extent[2] % shape.bias_extent[1],
-                  b = row / shape.bias_extent[2] / shape.bias_extent[1];
-    float value = 0;  // behind the last key too: it is read with its neighbours
-    if (k < p.seqlen_kv) {
-      const int64_t* s = p.bias.strides;
-      if (given(p.bias)) value = load_bias(p.bias, b * s[0] + h * s[1] + q * s[2] + k * s[3]);
-      if (masked_out(p, b, h, q, k)) value = -INFINITY;
+// Rows of (B, Skv, Hkv, dim) in a row, 16 bytes per item; zero where no query can attend to the key by its position.
+__global__ void copy_kernel(__grid_constant__ const Problem p, __grid_constant__ const Tensor from, int64_t vectors,
+                            uint4* to) {
+  constexpr int64_t kElements = sizeof(uint4) / sizeof(uint16_t);
+  const int64_t items = p.batch * p.seqlen_kv * p.num_heads_kv * vectors;
+  for (int64_t i = first_item(); i < items; i += item_step()) {
+    const int64_t x = i % vectors, h = i / vectors % p.num_heads_kv, row = i / vectors / p.num_heads_kv;
+    const int64_t key = row % p.seqlen_kv, b = row / p.seqlen_kv;
+    const Sequence s = sequence(p, b);
+    const bool seen = key >= key_range(p, s, 0).first && key < key_range(p, s, p.seqlen_q - 1).last;
+    uint4 value{};
+    if (seen && !padded(p, b, key)) {
+      const int64_t offset = b * from.strides[0] + key * from.strides[1] + h * from.strides[2] + x * kElements;
+      value = *reinterpret_cast<const uint4*>(element<const uint16_t>(from, offset));
     }
-    bias[i] = from_real<T>(value);
+    to[i] = value;
   }
 }
 
@@ -59,28 +66,37 @@ __global__ void empty_rows_kernel(__grid_constant__ const Problem p) {
   }
 }
 
-}  // namespace
-
-attnmux_code write_cudnn_lengths(const Problem& p, int32_t* lengths_q, int32_t* lengths_kv, void* stream,
-                                 attnmux_error* error) {
-  lengths_kernel<<<blocks_for(p.batch), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(p, lengths_q, lengths_kv);
-  ATTNMUX_CUDA_TRY(cudaGetLastError(), "launching the lengths of cuda_cudnn");
+attnmux_code copy(const Problem& p, const Tensor& from, int64_t dim, void* to, cudaStream_t stream,
+                  attnmux_error* error) {
+  constexpr int64_t kElements = sizeof(uint4) / sizeof(uint16_t);
+  const int64_t vectors = dim / kElements;
+  const unsigned blocks = blocks_for(p.batch * p.seqlen_kv * p.num_heads_kv * vectors);
+  copy_kernel<<<blocks, kThreads, 0, stream>>>(p, from, vectors, static_cast<uint4*>(to));
+  ATTNMUX_CUDA_TRY(cudaGetLastError(), "launching the copies of cuda_cudnn");
   return ATTNMUX_OK;
 }
 
-attnmux_code write_cudnn_bias(const Problem& p, const CudnnShape& shape, void* bias, void* stream,
-                              attnmux_error* error) {
-  const unsigned blocks = blocks_for(shape.bias_extent[0] * shape.bias_stride[0]);
+}  // namespace
+
+attnmux_code write_cudnn_inputs(const Problem& p, const CudnnShape& shape, const CudnnGraph::Pointers& pointers,
+                                void* stream, attnmux_error* error) {
   const auto queue = static_cast<cudaStream_t>(stream);
-  if (shape.bias_dtype == ATTNMUX_FP32) {
-    bias_kernel<<<blocks, kThreads, 0, queue>>>(p, shape, static_cast<float*>(bias));
-  } else if (shape.bias_dtype == ATTNMUX_FP16) {
-    bias_kernel<<<blocks, kThreads, 0, queue>>>(p, shape, static_cast<__half*>(bias));
-  } else {
-    bias_kernel<<<blocks, kThreads, 0, queue>>>(p, shape, static_cast<__nv_bfloat16*>(bias));
+  if (shape.has_lengths != 0) {
+    lengths_kernel<<<blocks_for(p.batch), kThreads, 0, queue>>>(p, static_cast<int32_t*>(pointers.lengths_q),
+                                                                static_cast<int32_t*>(pointers.lengths_kv));
+    ATTNMUX_CUDA_TRY(cudaGetLastError(), "launching the lengths of cuda_cudnn");
   }
-  ATTNMUX_CUDA_TRY(cudaGetLastError(), "launching the bias of cuda_cudnn");
-  return ATTNMUX_OK;
+  if (shape.has_padding != 0) {
+    const int64_t pitch = cudnn_padding_pitch(p.seqlen_kv);
+    const uint16_t minus_infinity = p.dtype == ATTNMUX_BF16 ? kMinusInfinityBf16 : kMinusInfinityFp16;
+    padding_kernel<<<blocks_for(p.batch * pitch), kThreads, 0, queue>>>(p, pitch, minus_infinity,
+                                                                        static_cast<uint16_t*>(pointers.padding));
+    ATTNMUX_CUDA_TRY(cudaGetLastError(), "launching the padding of cuda_cudnn");
+  }
+  attnmux_code code = ATTNMUX_OK;
+  if (shape.copies_k != 0) code = copy(p, p.k, p.head_dim, pointers.k, queue, error);
+  if (code == ATTNMUX_OK && shape.copies_v != 0) code = copy(p, p.v, p.head_dim_v, pointers.v, queue, error);
+  return code;
 }
 
 bool may_have_empty_rows(const Problem& p) {

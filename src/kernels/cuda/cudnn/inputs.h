@@ -3,21 +3,18 @@
 // leaves undone, after it.
 #pragma once
 
-#include "kernels/cuda/cudnn/shape.h"
+#include "kernels/cuda/cudnn/graph.h"
 
 namespace attnmux {
 
-/// (B) int32 each: the number of queries, and the key lengths clamped to what exists; cuDNN trusts its lengths.
-attnmux_code write_cudnn_lengths(const Problem& problem, int32_t* lengths_q, int32_t* lengths_kv, void* stream,
-                                 attnmux_error* error);
-
-/// Bias plus -inf wherever a dense or padding mask says no, as shape.bias_* describes it.
-attnmux_code write_cudnn_bias(const Problem& problem, const CudnnShape& shape, void* bias, void* stream,
-                              attnmux_error* error);
+/// Fills the parts of the workspace that the shape says are made there: lengths, clamped to the keys that exist, since
+/// cuDNN trusts its lengths; the padding as a bias; copies of K and V without what nobody attends to.
+attnmux_code write_cudnn_inputs(const Problem& attended, const CudnnShape& shape, const CudnnGraph::Pointers& pointers,
+                                void* stream, attnmux_error* error);
 
 /// Could a query have no key at all, as far as lengths, causal and window tell?
-bool may_have_empty_rows(const Problem& problem);
+bool may_have_empty_rows(const Problem& attended);
 /// out = 0 and LSE = -inf for those.
-attnmux_code write_empty_rows(const Problem& problem, void* stream, attnmux_error* error);
+attnmux_code write_empty_rows(const Problem& attended, void* stream, attnmux_error* error);
 
 }  // namespace attnmux

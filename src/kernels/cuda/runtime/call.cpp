@@ -70,9 +70,10 @@ attnmux_code CudaBlock::allocate(size_t bytes, int32_t device, const attnmux_exe
   if (exec.stream_allocate == nullptr) return allocate_from_pool(device, bytes, exec.stream, &data_, error);
   data_ = exec.stream_allocate(exec.stream_user, device, exec.stream, bytes);
   if (data_ != nullptr) return ATTNMUX_OK;
-  return fail_with(error, ATTNMUX_OUT_OF_MEMORY,
-                   "exec.stream_allocate has no %zu bytes for a workspace on cuda:%d; free some, or pass exec.workspace",
-                   bytes, device);
+  return fail_with(
+      error, ATTNMUX_OUT_OF_MEMORY,
+      "exec.stream_allocate has no %zu bytes for a workspace on cuda:%d; free some, or pass exec.workspace", bytes,
+      device);
 }
 
 attnmux_code read_lengths(const Tensor& t, void* stream, std::vector<int32_t>& values, attnmux_error* error) {

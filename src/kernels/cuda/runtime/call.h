@@ -26,8 +26,8 @@ class CudaDeviceScope {
 /// Refuses tensors whose memory is the host's, or another device's.
 attnmux_code check_cuda_pointers(const Problem& problem, attnmux_error* error);
 
-/// Scratch of the current device, from the caller's allocator or from a memory pool of the library's own; given back, in
-/// the order of the stream, at the end of the scope.
+/// Scratch of the current device, from the caller's allocator or from a memory pool of the library's own; given back,
+/// in the order of the stream, at the end of the scope.
 class CudaBlock {
  public:
   CudaBlock() = default;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One stream-ordered memory pool per device, for the workspaces of callers who bring none. The device's default pool
-// gives memory back to the driver whenever somebody waits for a stream, and takes it again in the next call, which costs
-// more than most kernels; this one keeps what its largest call needed.
+// gives memory back to the driver whenever somebody waits for a stream, and takes it again in the next call, which
+// costs more than most kernels; this one keeps what its largest call needed.
 #pragma once
 
 #include "kernels/kernel.h"

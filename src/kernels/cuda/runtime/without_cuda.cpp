@@ -36,9 +36,10 @@ attnmux_code CudaBlock::allocate(size_t bytes, int32_t device, const attnmux_exe
     bytes_ = bytes;
     device_ = device;
     exec_ = &exec;
-    return data_ != nullptr ? ATTNMUX_OK
-                            : fail_with(error, ATTNMUX_OUT_OF_MEMORY,
-                                        "exec.stream_allocate has no %zu bytes for a workspace on cuda:%d", bytes, device);
+    return data_ != nullptr
+               ? ATTNMUX_OK
+               : fail_with(error, ATTNMUX_OUT_OF_MEMORY,
+                           "exec.stream_allocate has no %zu bytes for a workspace on cuda:%d", bytes, device);
   }
   return fail_with(
       error, ATTNMUX_UNSUPPORTED,
