@@ -16,6 +16,9 @@
 #include "kernels/cpu/isa/cpu_isa.h"
 #include "kernels/cpu/runtime/thread_pool.h"
 #include "kernels/cuda/runtime/device.h"
+#ifdef ATTNMUX_HAS_CUDNN
+#include "kernels/cuda/cudnn/library.h"
+#endif
 
 namespace attnmux {
 namespace {
@@ -97,6 +100,12 @@ Json describe_cuda() {
                             {"l2_bytes", d.l2_bytes},
                             {"shared_bytes", d.shared_bytes}});
   }
+#ifdef ATTNMUX_HAS_CUDNN
+  if (cuda.num_devices > 0) {  // not loaded where nothing can use it
+    const CudnnLibrary& cudnn = cudnn_library();
+    json["cudnn"] = {{"version", cudnn.version}, {"path", cudnn.path}, {"reason", cudnn.reason}};
+  }
+#endif
   return json;
 }
 
