@@ -283,7 +283,7 @@ TEST(Plugins, MayPrepare) {
     EXPECT_NE(status.message().find("seqlen_kv is 2; accepted is (this kernel serves one shape) 3"),
               std::string_view::npos)
         << status.message();
-    const TensorView strided(t.q.data(), {2, 3, 4, 8}, {96, 8, 24, 1});
+    const TensorView strided(t.q.data(), Dtype::kFp32, {2, 3, 4, 8}, {96, 8, 24, 1});
     EXPECT_NE(made.try_run(strided, t.in, t.in, t.result, options).message().find("the strides of q differ"),
               std::string_view::npos);
   }

@@ -47,7 +47,7 @@ INSTANTIATE_TEST_SUITE_P(
         Expected{cudaErrorInvalidResourceHandle, ATTNMUX_DEVICE_ERROR, "exec.stream", "live stream"},
         Expected{cudaErrorContextIsDestroyed, ATTNMUX_DEVICE_ERROR, "exec.stream", "context"},
         Expected{cudaErrorInvalidValue, ATTNMUX_DEVICE_ERROR, "failed", "invalid argument"}),
-    [](const auto& info) { return std::string(cudaGetErrorName(info.param.error)); });
+    [](const auto& row) { return std::string(cudaGetErrorName(row.param.error)); });
 
 }  // namespace
 }  // namespace attnmux

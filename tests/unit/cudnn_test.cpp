@@ -103,7 +103,7 @@ TEST_F(Cudnn, AnOldGpuIsNamedBeforeCudnnIsLookedFor) {
 TEST_F(Cudnn, RefusalsNeedNoGraph) {
   expect_says(planned(60), "head_dim is 60; it takes multiples of 8 up to 256");
   expect_says(planned(264), "head_dim is 264");
-  expect_says(planned(64, {.softcap = 3}), "does not support softcap");
+  expect_says(planned(64, {.softcap = 3}), "does not support a softcap");
   for (const double scale : {0.0, -1.0, 1e-50, 1e50})
     expect_says(planned(64, {.scale = scale}), "it takes positive ones that fp32 can hold");
   expect_says(planned(64, {.dropout = {.p = 0.5, .seed = 1}}), "does not support dropout");
