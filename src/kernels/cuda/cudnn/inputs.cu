@@ -32,22 +32,24 @@ __global__ void padding_kernel(__grid_constant__ const Problem p, int64_t pitch,
   }
 }
 
-// Rows of (B, Skv, Hkv, dim) in a row, 16 bytes per item; zero where no query can attend to the key by its position.
-__global__ void copy_kernel(__grid_constant__ const Problem p, __grid_constant__ const Tensor from, int64_t vectors,
+// The heads of one key after the other, 16 bytes per thread; zero where no query can attend to the key by its position.
+// A block takes whole keys, so that what belongs to a key is worked out once.
+__global__ void copy_kernel(__grid_constant__ const Problem p, __grid_constant__ const Tensor from, unsigned vectors,
                             uint4* to) {
-  constexpr int64_t kElements = sizeof(uint4) / sizeof(uint16_t);
-  const int64_t items = p.batch * p.seqlen_kv * p.num_heads_kv * vectors;
-  for (int64_t i = first_item(); i < items; i += item_step()) {
-    const int64_t x = i % vectors, h = i / vectors % p.num_heads_kv, row = i / vectors / p.num_heads_kv;
-    const int64_t key = row % p.seqlen_kv, b = row / p.seqlen_kv;
+  constexpr unsigned kElements = sizeof(uint4) / sizeof(uint16_t);
+  const auto per_key = static_cast<unsigned>(p.num_heads_kv) * vectors;
+  for (int64_t row = blockIdx.x; row < p.batch * p.seqlen_kv; row += gridDim.x) {
+    const int64_t b = row / p.seqlen_kv, key = row % p.seqlen_kv;
     const Sequence s = sequence(p, b);
     const bool seen = key >= key_range(p, s, 0).first && key < key_range(p, s, p.seqlen_q - 1).last;
-    uint4 value{};
-    if (seen && !padded(p, b, key)) {
-      const int64_t offset = b * from.strides[0] + key * from.strides[1] + h * from.strides[2] + x * kElements;
-      value = *reinterpret_cast<const uint4*>(element<const uint16_t>(from, offset));
+    const bool kept = seen && !padded(p, b, key);
+    const auto* source = element<const uint16_t>(from, b * from.strides[0] + key * from.strides[1]);
+    for (unsigned i = threadIdx.x; i < per_key; i += kThreads) {
+      uint4 value{};
+      if (kept)
+        value = *reinterpret_cast<const uint4*>(source + i / vectors * from.strides[2] + i % vectors * kElements);
+      to[row * per_key + i] = value;
     }
-    to[i] = value;
   }
 }
 
@@ -69,9 +71,9 @@ __global__ void empty_rows_kernel(__grid_constant__ const Problem p) {
 attnmux_code copy(const Problem& p, const Tensor& from, int64_t dim, void* to, cudaStream_t stream,
                   attnmux_error* error) {
   constexpr int64_t kElements = sizeof(uint4) / sizeof(uint16_t);
-  const int64_t vectors = dim / kElements;
-  const unsigned blocks = blocks_for(p.batch * p.seqlen_kv * p.num_heads_kv * vectors);
-  copy_kernel<<<blocks, kThreads, 0, stream>>>(p, from, vectors, static_cast<uint4*>(to));
+  const auto blocks = static_cast<unsigned>(min_of(p.batch * p.seqlen_kv, 1 << 16));
+  copy_kernel<<<blocks, kThreads, 0, stream>>>(p, from, static_cast<unsigned>(dim / kElements),
+                                               static_cast<uint4*>(to));
   ATTNMUX_CUDA_TRY(cudaGetLastError(), "launching the copies of cuda_cudnn");
   return ATTNMUX_OK;
 }

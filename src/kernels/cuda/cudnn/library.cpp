@@ -157,58 +157,55 @@ std::vector<std::string> python_files() {
   return files;
 }
 
-struct Attempt {
-  void* library = nullptr;
-  std::string tried, failure;
-  bool open(const std::string& file, int flags = 0) {
-    library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL | flags);
-    if (library == nullptr && flags == 0) {
-      const char* text = dlerror();
-      tried = file;
-      failure = text == nullptr ? "unknown error" : text;
-    }
-    return library != nullptr;
+// Opens one file, or only asks whether it is loaded already (RTLD_NOLOAD). True where there is a library, usable or
+// not.
+bool look_at(const std::string& file, int flags, CudnnLibrary& found) {
+  void* library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL | flags);
+  Reason reason{};
+  if (library == nullptr) {
+    const char* text = dlerror();
+    refuse(&reason, "%s", text == nullptr ? "unknown error" : text);
+  } else if (const char* name = missing_function(library)) {
+    refuse(&reason, "the cuDNN in %s has no function %s; %s", file.c_str(), name, kInstall);
+  } else {
+    found.version = static_cast<int64_t>(functions.get_version());
+    Dl_info info{};
+    if (dladdr(reinterpret_cast<void*>(functions.get_version), &info) != 0 && info.dli_fname != nullptr)
+      std::snprintf(found.path, sizeof(found.path), "%s", info.dli_fname);
+    cudnn_version_is_usable(found.version, &reason);
   }
-};
-
-bool open_any(Attempt& attempt) {
-  if (const char* wanted = variable("ATTNMUX_CUDNN_PATH")) {
-    std::error_code ignored;
-    const bool folder = fs::is_directory(wanted, ignored);
-    return attempt.open(folder ? (fs::path(wanted) / kFile).string() : wanted);
-  }
-  if (attempt.open(kFile, RTLD_NOLOAD) || attempt.open(kFile)) return true;
-  for (const std::string& file : python_files()) {
-    if (attempt.open(file)) return true;
-  }
-  return false;
-}
-
-void remember_path(CudnnLibrary& found) {
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<void*>(functions.get_version), &info) != 0 && info.dli_fname != nullptr)
-    std::snprintf(found.path, sizeof(found.path), "%s", info.dli_fname);
+  std::snprintf(found.reason, sizeof(found.reason), "%s", reason.text);
+  // One that stays unused must not be in the way of the next, which has the same names inside.
+  if (library != nullptr && found.reason[0] != 0) dlclose(library);
+  return library != nullptr;
 }
 
 CudnnLibrary load() {
   CudnnLibrary found{};
-  Attempt attempt;
-  Reason reason{};
-  if (!open_any(attempt)) {
-    if (const char* wanted = variable("ATTNMUX_CUDNN_PATH")) {
-      refuse(&reason, "ATTNMUX_CUDNN_PATH is \"%s\", which gives no cuDNN: %s", wanted, attempt.failure.c_str());
-    } else {
-      refuse(&reason, "cuDNN (%s) is not found; %s", kFile, kInstall);
-    }
-  } else if (const char* name = missing_function(attempt.library)) {
-    refuse(&reason, "the cuDNN that was loaded has no function %s; %s", name, kInstall);
-  } else {
-    found.version = static_cast<int64_t>(functions.get_version());
-    remember_path(found);
-    cudnn_version_is_usable(found.version, &reason);
+  if (const char* wanted = variable("ATTNMUX_CUDNN_PATH")) {
+    std::error_code ignored;
+    const bool folder = fs::is_directory(wanted, ignored);
+    if (look_at(folder ? (fs::path(wanted) / kFile).string() : wanted, 0, found)) return found;
+    Reason reason{};
+    refuse(&reason, "ATTNMUX_CUDNN_PATH is \"%s\", which gives no cuDNN: %s", wanted, found.reason);
+    std::snprintf(found.reason, sizeof(found.reason), "%s", reason.text);
+    return found;
   }
-  std::snprintf(found.reason, sizeof(found.reason), "%s", reason.text);
-  return found;
+  // A second cuDNN beside the one that the program uses would take its parts from the first.
+  if (look_at(kFile, RTLD_NOLOAD, found)) return found;
+  std::vector<std::string> files = python_files();
+  files.insert(files.begin(), kFile);
+  CudnnLibrary first{};
+  bool any = false;
+  for (const std::string& file : files) {
+    found = {};
+    if (!look_at(file, 0, found)) continue;
+    if (found.reason[0] == 0) return found;
+    if (!any) first = found;
+    any = true;
+  }
+  if (!any) std::snprintf(first.reason, sizeof(first.reason), "cuDNN (%s) is not found; %s", kFile, kInstall);
+  return first;
 }
 
 }  // namespace

@@ -13,7 +13,8 @@ struct CudnnLibrary {
 };
 
 /// Looked for once, by the first question: ATTNMUX_CUDNN_PATH (a file or a folder; then nothing else), what the process
-/// has loaded already, the loader's path, the Python environment's nvidia/cudnn/lib.
+/// has loaded already (then nothing else), the first usable one of the loader's path and of the Python environment's
+/// nvidia/cudnn/lib.
 const CudnnLibrary& cudnn_library();
 
 /// Is this version known to give wrong results, or too old for what we ask of it?
