@@ -9,6 +9,9 @@
 #include "kernels/cuda/flash/sm90.h"
 #include "kernels/cuda/math/math.h"
 #endif
+#ifdef ATTNMUX_HAS_CUDNN
+#include "kernels/cuda/cudnn/cudnn.h"
+#endif
 
 namespace attnmux {
 
@@ -26,6 +29,16 @@ namespace attnmux {
 #define CUDA_MATH
 #define NO_CUDA "this build has no CUDA kernels"
 #endif
+#ifdef ATTNMUX_HAS_CUDNN
+#define CUDA_CUDNN &kCudaCudnn
+#define NO_CUDA_CUDNN ""
+#elif defined(ATTNMUX_HAS_CUDA)
+#define CUDA_CUDNN
+#define NO_CUDA_CUDNN "this build has no cuDNN kernel (tools/fetch_cudnn_headers fetches what it is compiled with)"
+#else
+#define CUDA_CUDNN
+#define NO_CUDA_CUDNN NO_CUDA "; use \"_native_flash\""
+#endif
 
 // clang-format off
 constexpr BackendRow kBackends[kBackendNames.size()] = {
@@ -34,7 +47,7 @@ constexpr BackendRow kBackends[kBackendNames.size()] = {
   {"_native_math",                   "native",   "plain softmax(QKᵀ)V: any argument, any shape; materialises scores",    "",                                                                        {&kCpuMath CUDA_MATH}},
   {"_native_flash",                  "native",   "fused and tiled: no score matrix in memory",                           "",                                                                        {CPU_FLASH CUDA_FLASH}},
   {"_native_efficient",              "native",   "fused, with masks and biases of any shape, fp32 too, any head_dim",    "",                                                                        {CPU_FLASH CUDA_FLASH CUDA_MATH}},
-  {"_native_cudnn",                  "native",   "cuDNN's fused attention graph",                                        NO_CUDA "; use \"_native_flash\"",                                         {}},
+  {"_native_cudnn",                  "native",   "cuDNN's fused attention graph",                                        NO_CUDA_CUDNN,                                                             {CUDA_CUDNN}, false, "\"_native_flash\" needs no cuDNN, and runs on the CPU too"},
   {"_native_xla",                    "native",   "attention compiled by XLA through the PJRT C API",                     "this build has no PJRT loader; use \"native\"",                           {}},
   {"_native_npu",                    "native",   "the NPU vendor's fused attention",                                     "this build has no NPU provider; use \"native\"",                          {}},
   {"flex",                           "flex",     "user-defined score and mask functions with block sparsity",            "this build has no flex kernels; use a typed mask with \"native\"",        {}},
@@ -58,6 +71,8 @@ constexpr BackendRow kBackends[kBackendNames.size()] = {
 #undef CUDA_FLASH_3
 #undef NO_CUDA_FLASH_3
 #undef CUDA_MATH
+#undef CUDA_CUDNN
+#undef NO_CUDA_CUDNN
 #undef NO_CUDA
 
 consteval bool table_follows_names() {

@@ -222,9 +222,9 @@ attnmux_code check_same_device(const char* name, const attnmux_tensor& t, const 
                                              << ":" << q.device_id << "; all tensors of a call are on one device"));
 }
 
-attnmux_code check_struct(const char* name, const void* data, uint32_t struct_size, size_t known,
-                          attnmux_error* error) {
-  if (struct_size < known) {
+attnmux_code check_struct(const char* name, const void* data, uint32_t struct_size, size_t known, attnmux_error* error,
+                          size_t oldest) {
+  if (struct_size < (oldest == 0 ? known : oldest)) {
     return invalid(error, ATTNMUX_MESSAGE(name << ".struct_size is " << struct_size
                                                << "; it must be sizeof the struct, " << known));
   }

@@ -3,45 +3,9 @@
 
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
+#include "kernels/cuda/runtime/pool.h"
 
 namespace attnmux {
-
-attnmux_code cuda_failed(attnmux_error* error, cudaError_t code, const char* doing) {
-  cudaGetLastError();
-  const char *name = cudaGetErrorName(code), *text = cudaGetErrorString(code);
-  switch (code) {
-    case cudaErrorMemoryAllocation:
-      return fail_with(error, ATTNMUX_OUT_OF_MEMORY,
-                       "the GPU is out of memory while %s (%s); free some, or pass exec.workspace", doing, name);
-    case cudaErrorNoKernelImageForDevice:
-    case cudaErrorInvalidDeviceFunction:
-    case cudaErrorUnsupportedPtxVersion:
-      return fail_with(
-          error, ATTNMUX_UNAVAILABLE,
-          "this build has no code for this GPU, or its driver is too old for it, while %s: %s (%s); update "
-          "the driver, or build with its architecture in ATTNMUX_CUDA_ARCHITECTURES",
-          doing, text, name);
-    case cudaErrorIllegalAddress:
-    case cudaErrorLaunchFailure:
-    case cudaErrorMisalignedAddress:
-    case cudaErrorHardwareStackError:
-    case cudaErrorIllegalInstruction:
-    case cudaErrorInvalidAddressSpace:
-    case cudaErrorInvalidPc:
-    case cudaErrorAssert:
-      return fail_with(error, ATTNMUX_DEVICE_ERROR,
-                       "the GPU met a fault before or while %s: %s (%s); it may come from work queued earlier, and its "
-                       "context cannot be used any more (compute-sanitizer finds the place)",
-                       doing, text, name);
-    case cudaErrorInvalidResourceHandle:
-    case cudaErrorContextIsDestroyed:
-      return fail_with(error, ATTNMUX_DEVICE_ERROR,
-                       "%s failed: %s (%s); exec.stream must be a live stream of the tensors' device and context",
-                       doing, text, name);
-    default:
-      return fail_with(error, ATTNMUX_DEVICE_ERROR, "%s failed: %s (%s)", doing, text, name);
-  }
-}
 
 CudaDeviceScope::~CudaDeviceScope() {
   if (before_ >= 0) cudaSetDevice(before_);
@@ -91,13 +55,25 @@ attnmux_code check_cuda_pointers(const Problem& p, attnmux_error* error) {
 }
 
 CudaBlock::~CudaBlock() {
-  if (data_ != nullptr && cudaFreeAsync(data_, static_cast<cudaStream_t>(stream_)) != cudaSuccess) cudaGetLastError();
+  if (data_ == nullptr) return;
+  if (exec_->stream_allocate != nullptr) {
+    exec_->stream_deallocate(exec_->stream_user, device_, exec_->stream, data_, bytes_);
+  } else if (cudaFreeAsync(data_, static_cast<cudaStream_t>(exec_->stream)) != cudaSuccess) {
+    cudaGetLastError();
+  }
 }
 
-attnmux_code CudaBlock::allocate(size_t bytes, void* stream, attnmux_error* error) {
-  ATTNMUX_CUDA_TRY(cudaMallocAsync(&data_, bytes, static_cast<cudaStream_t>(stream)), "allocating a workspace");
-  stream_ = stream;
-  return ATTNMUX_OK;
+attnmux_code CudaBlock::allocate(size_t bytes, int32_t device, const attnmux_exec& exec, attnmux_error* error) {
+  exec_ = &exec;
+  bytes_ = bytes;
+  device_ = device;
+  if (exec.stream_allocate == nullptr) return allocate_from_pool(device, bytes, exec.stream, &data_, error);
+  data_ = exec.stream_allocate(exec.stream_user, device, exec.stream, bytes);
+  if (data_ != nullptr) return ATTNMUX_OK;
+  return fail_with(
+      error, ATTNMUX_OUT_OF_MEMORY,
+      "exec.stream_allocate has no %zu bytes for a workspace on cuda:%d; free some, or pass exec.workspace", bytes,
+      device);
 }
 
 attnmux_code read_lengths(const Tensor& t, void* stream, std::vector<int32_t>& values, attnmux_error* error) {
