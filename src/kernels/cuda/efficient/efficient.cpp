@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/efficient/efficient.h"
 
-#include <cmath>
 #include <utility>
 
+#include "kernels/cuda/runtime/alignment.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
@@ -11,6 +11,7 @@ namespace attnmux {
 namespace {
 
 constexpr int32_t kCapability = 80;
+constexpr int64_t kStaticBytes = 1024;  // of shared memory: what a block has beside its tiles, and their alignment
 
 int32_t available(Reason* reason) { return cuda_available(kCapability, reason); }
 
@@ -28,9 +29,9 @@ int32_t check(const Problem* p, Reason* reason) {
     return 0;
   }
   if (cuda_device_is(*p, kCapability, reason) == 0) return 0;
-  constexpr int64_t kStaticBytes = 1024;  // what the kernel has beside it, and its alignment
   const int64_t width = efficient_width(max_of(p->head_dim, p->head_dim_v));
-  const int64_t needed = efficient_shared_bytes(width, p->dtype == ATTNMUX_FP32) + kStaticBytes;
+  const int64_t needed =
+      efficient_shared_bytes(width, p->dtype == ATTNMUX_FP32, efficient_least_stages(width)) + kStaticBytes;
   const int64_t limit = cuda_machine().device[p->device_id].shared_bytes;
   if (needed > limit) {
     refuse(reason, "a block needs %lld bytes of shared memory for this head_dim; cuda:%d has %lld",
@@ -45,15 +46,6 @@ size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
   return efficient_planes(*p, nullptr, call);
 }
 
-// Can two fp32 outputs be written at once?
-bool written_in_pairs(const Problem& p) {
-  if (p.dtype != ATTNMUX_FP32 || reinterpret_cast<uintptr_t>(p.out.data) % 8 != 0) return false;
-  for (int i = 0; i < 3; ++i) {
-    if (p.out.shape[i] > 1 && p.out.strides[i] % 2 != 0) return false;
-  }
-  return true;
-}
-
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
   if (p->seqlen_q == 0) return ATTNMUX_OK;
   EfficientCall call{};
@@ -63,7 +55,8 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.base.natural = 1;  // the instance for everything finishes scores before softmax
   constexpr double kLog2E = 1.4426950408889634;
   call.base.scale_log2 = static_cast<float>(p->scale * kLog2E);
-  call.base.aligned_out = written_in_pairs(*p) ? 8 : 0;
+  call.base.aligned_out = p->dtype == ATTNMUX_FP32 && rows_aligned(p->out, 4, 8) ? 8 : 0;
+  call.base.shared_limit = cuda_machine().device[p->device_id].shared_bytes - static_cast<int32_t>(kStaticBytes);
   efficient_planes(*p, context->workspace, call);
   if (call.rows != 0) {
     const auto code = static_cast<cudaError_t>(launch_efficient_split(call, context->stream));
@@ -99,12 +92,6 @@ size_t efficient_planes(const Problem& p, void* workspace, EfficientCall& call) 
     plane->rows = take(rows * (plane->columns * (wide ? 2 : 1) + kEfficientUnitHalves) * 2);
   }
   return used;
-}
-
-int64_t efficient_shared_bytes(int64_t width, bool wide) {
-  const int64_t planes = wide ? 2 : 1, keys = width <= 128 ? 32 : 16;
-  const int64_t tiles = 2 * (2 * planes * keys * round_up(width, 64) * 2 + 1024);
-  return tiles + (width <= 128 ? 0 : 64 * width * 2 * planes);
 }
 
 const Kernel kCudaEfficient = {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block has kM queries of one head and walks over tiles of kN keys; a warp has 16·kRowTiles of the rows. Masks, biases,
-// softmax and dropout are those of cuda_flash_sm80. Products are summed per tile and added to the output in fp32.
+// A block has kM queries of one head and walks over tiles of kN keys; a warp has 16·kRowTiles of the rows. Masks,
+// biases, softmax and dropout are those of cuda_flash_sm80. Products are summed per tile and added to the output in
+// fp32.
 #pragma once
 
 #include <atomic>
 
 #include "kernels/cuda/efficient/efficient_products.cuh"
 #include "kernels/cuda/efficient/efficient_units.cuh"
+#include "kernels/cuda/flash/sm80_block.cuh"
 #include "kernels/cuda/flash/sm80_launch.cuh"
 
 namespace attnmux {
@@ -27,37 +29,32 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
   const Problem& p = call.base.p;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
 
-  // The last tile first, since a causal mask leaves it most.
-  const int64_t item = int64_t{blockIdx.x} / call.base.q_tiles;
-  const int first_query = static_cast<int>(call.base.q_tiles - 1 - int64_t{blockIdx.x} % call.base.q_tiles) * kM;
-  const int64_t b = item / p.num_heads_q, head = item % p.num_heads_q;
-  const Sequence s = sequence(p, b);
-  const int queries = static_cast<int>(s.seqlen_q);
-  if (first_query >= queries) return;
-  const int last_query = min(first_query + kM, queries) - 1;
-  const Positions positions(p, s);
-  int first_key = positions.begin(first_query), end_key = positions.end(last_query);
+  QueryBlock block(p, call.base.q_tiles, kM);
+  if (block.empty()) return;
+  const int64_t b = block.b, head = block.head, kv_head = block.kv_head;
+  const Sequence& s = block.s;
+  const int queries = block.queries, first_query = block.first_query, last_query = block.last_query;
+  const Positions& positions = block.positions;
+  int &first_key = block.first_key, &end_key = block.end_key;
   if constexpr (kGeneral) trim_keys<Tile::kThreads>(p, b, head, first_key, end_key);
 
   const bool packed = given(p.cu_seqlens_kv);
-  const int64_t kv_head = head / (p.num_heads_q / p.num_heads_kv);
   const int64_t first_row = packed ? clamped_entry(p.cu_seqlens_kv, b, call.rows) + kv_head * call.rows
                                    : (b * p.num_heads_kv + kv_head) * call.rows;
   const int k_columns = static_cast<int>(call.k.columns), v_columns = static_cast<int>(call.v.columns);
   const auto pitch = [](int columns) { return columns * Tile::kPlanes + static_cast<int>(kEfficientUnitHalves); };
   const auto* k = static_cast<const __half*>(call.k.rows) + first_row * pitch(k_columns);
   const auto* v = static_cast<const __half*>(call.v.rows) + first_row * pitch(v_columns);
-  const uint8_t* padding = kGeneral && given(p.key_padding)
-                               ? element<const uint8_t>(p.key_padding, b * p.key_padding.strides[0])
-                               : nullptr;
+  const uint8_t* padding =
+      kGeneral && given(p.key_padding) ? element<const uint8_t>(p.key_padding, b * p.key_padding.strides[0]) : nullptr;
   const auto load = [&](int key, uint32_t stage) {
     const uint32_t to = tiles + stage;
     const auto copy = [&](auto whole, uint32_t at, const __half* from, int columns, const uint8_t* hidden) {
       copy_plane<Tile, decltype(whole)::value>(to + at, from, pitch(columns), columns, key, first_key, end_key, hidden,
                                                p.key_padding.strides[1]);
       if constexpr (Tile::kWide) {
-        copy_plane<Tile, decltype(whole)::value>(to + at + Tile::kSmallAt, from + columns, pitch(columns),
-                                                 columns, key, first_key, end_key, hidden, p.key_padding.strides[1]);
+        copy_plane<Tile, decltype(whole)::value>(to + at + Tile::kSmallAt, from + columns, pitch(columns), columns, key,
+                                                 first_key, end_key, hidden, p.key_padding.strides[1]);
       }
     };
     if (padding == nullptr && key >= first_key && key + kN <= end_key) {
@@ -75,8 +72,8 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
       if (padding != nullptr && values && read) read = padding[at * p.key_padding.strides[1]] != 0;
       const int columns = values ? v_columns : k_columns;
       const __half* from = (values ? v : k) + columns * Tile::kPlanes;
-      ptx::cp_async_4(to + Tile::kUnitsAt + threadIdx.x * 4, read ? from + at * static_cast<int64_t>(pitch(columns)) : from,
-                      read ? 4 : 0);
+      ptx::cp_async_4(to + Tile::kUnitsAt + threadIdx.x * 4,
+                      read ? from + at * static_cast<int64_t>(pitch(columns)) : from, read ? 4 : 0);
     }
     ptx::cp_async_commit();
   };
@@ -97,7 +94,8 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
     }
     constexpr uint32_t kBytes = Tile::kSteps * Tile::kPlanes * 512;
     left[r].load(row, static_cast<int>(p.head_dim), lane,
-                 tiles + Tile::kQueriesAt + static_cast<uint32_t>(r * Tile::kWarps + warp) * kBytes);
+                 tiles + static_cast<uint32_t>(call.stages) * Tile::kStageBytes +
+                     static_cast<uint32_t>(r * Tile::kWarps + warp) * kBytes);
     if constexpr (!kGeneral) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) left[r].unit[half] *= call.base.scale_log2;
@@ -113,7 +111,8 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
   for (; key < end_key; key += kN) {
     ptx::cp_async_wait<0>();
     __syncthreads();  // the tile has arrived; every warp is done with the tile before
-    if (key + kN < end_key) load(key + kN, Tile::kStageBytes - stage);
+    const bool two_stages = !Tile::kMayHaveOneStage || call.stages == 2;
+    if (two_stages && key + kN < end_key) load(key + kN, Tile::kStageBytes - stage);
 
     float score[kRowTiles][kScoreTiles][4];
     split_scores<Tile>(left, opaque(keys_at), stage, score);
@@ -143,15 +142,15 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
       counted.apply(units + kN * 4, lane, r, score[r], rescale[r]);
     }
     split_values<Tile>(opaque(values_at), stage, static_cast<int>(p.head_dim_v), score, rescale, out);
-    stage = Tile::kStageBytes - stage;
+    if (two_stages) {
+      stage = Tile::kStageBytes - stage;
+    } else if (key + kN < end_key) {
+      __syncthreads();  // every warp is done with this tile
+      load(key + kN, stage);
+    }
   }
 
-  // Computed again, behind the compiler's back, so that no offset holds registers during the loop.
-  int64_t item_again = int64_t{blockIdx.x};
-  asm volatile("" : "+l"(item_again));
-  item_again /= call.base.q_tiles;
-  const int64_t head_out = item_again % p.num_heads_q;
-  const Sequence place = sequence(p, item_again / p.num_heads_q);
+  const OutputPlace place(p, call.base.q_tiles);
   const int head_dim_v = static_cast<int>(p.head_dim_v);
 #pragma unroll
   for (int r = 0; r < kRowTiles; ++r) {
@@ -162,7 +161,7 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
       const bool empty = sum == 0;
       const float inverse = empty ? 0 : call.base.kept / sum * counted.of_row(r, half);
       if (query > last_query) continue;
-      T* to = element<T>(p.out, place.out_offset + query * p.out.strides[1] + head_out * p.out.strides[2]);
+      T* to = element<T>(p.out, place.s.out_offset + query * p.out.strides[1] + place.head * p.out.strides[2]);
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
         const int column = 8 * n + lane % 4 * 2;
@@ -176,7 +175,7 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
         if (column + 1 < head_dim_v) to[column + 1] = from_real<T>(second);
       }
       if (given(p.lse) && lane % 4 == 0) {
-        *element<float>(p.lse, place.lse_offset + head_out * p.lse.strides[1] + query * p.lse.strides[2]) =
+        *element<float>(p.lse, place.s.lse_offset + place.head * p.lse.strides[1] + query * p.lse.strides[2]) =
             empty ? -INFINITY : state[r][half].log_sum_exp(kGeneral, sum, left[r].unit[half]);
       }
     }
@@ -189,11 +188,13 @@ cudaError_t launch_efficient_instance(EfficientCall& call, cudaStream_t stream) 
   call.base.q_tiles = ceil_div(call.base.p.seqlen_q, Tile::kM);
   const int64_t blocks = call.base.q_tiles * call.base.p.num_heads_q * call.base.p.batch;
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
+  const auto limit = static_cast<size_t>(call.base.shared_limit);
+  call.stages = Tile::kMayHaveOneStage && Tile::shared_bytes(2) > limit ? 1 : 2;
+  const size_t shared = Tile::shared_bytes(call.stages);
   constinit static std::atomic<uint32_t> allowed{0};
   const auto kernel = efficient_forward<T, kDim, kGeneral>;
-  return launch_with_shared(kernel, allowed, call.base.p.device_id, Tile::kSharedBytes, [&] {
-    kernel<<<static_cast<unsigned>(blocks), Tile::kThreads, Tile::kSharedBytes, stream>>>(call);
-  });
+  return launch_with_shared(kernel, allowed, call.base.p.device_id, shared,
+                            [&] { kernel<<<static_cast<unsigned>(blocks), Tile::kThreads, shared, stream>>>(call); });
 }
 
 template <typename T, bool kGeneral>

@@ -6,8 +6,8 @@
 //
 // times both units. Rounding leaves at most 2^-23 of an element, or 2^-40 of the largest in its row where that is more;
 // the product small·small, which is left out, is at most 2^-22 of a·b. Both are of the size of fp32's own roundings, of
-// which a sum of D products has D. TF32 in place of fp16 would have the same 11 bits at half the rate; its exponents are
-// what the units stand in for.
+// which a sum of D products has D. TF32 in place of fp16 would have the same 11 bits at half the rate; its exponents
+// are what the units stand in for.
 //
 // Tensor cores cut what does not fit into the sum that they return, so a long chain of them drifts towards zero by one
 // bit per step: the callers add short chains of big·big together in fp32, rounded to nearest (Ootomo and Yokota,

@@ -21,16 +21,17 @@ struct EfficientTile {
   static constexpr int kRowTiles = kDim <= 64 && !kGeneral ? 2 : 1;  // of 16 rows, per warp
   static constexpr int kWarps = 4, kThreads = kWarps * 32, kM = kRowTiles * kWarps * 16;
   static constexpr int kN = kDim <= 128 ? 32 : 16;
-  static constexpr int kStages = 2;
+  // One stage where shared memory has no place for two beside the queries.
+  static constexpr bool kMayHaveOneStage = !kQueriesInRegisters;
   static constexpr int kSteps = kDim / 16;
   static constexpr int kPages = (kDim + 63) / 64;
   static constexpr uint32_t kPlaneBytes = kN * kPages * 128, kPlanes = kWide ? 2 : 1;
   // Of a stage: K big and small, V big and small, units of K and of V.
   static constexpr uint32_t kSmallAt = kPlaneBytes, kValuesAt = kPlanes * kPlaneBytes, kUnitsAt = 2 * kValuesAt;
   static constexpr uint32_t kStageBytes = kUnitsAt + 1024;  // stages keep their alignment
-  static constexpr uint32_t kQueriesAt = kStages * kStageBytes;
   static constexpr uint32_t kQueryBytes = kQueriesInRegisters ? 0 : kRowTiles * kWarps * kSteps * kPlanes * 512;
-  static constexpr size_t kSharedBytes = kQueriesAt + kQueryBytes;
+  static constexpr size_t shared_bytes(int stages) { return stages * kStageBytes + kQueryBytes; }
+  static_assert(shared_bytes(2) == efficient_shared_bytes(kDim, kWide, 2));
 };
 
 // The same value, of which the compiler does not know so: what is computed from it stays inside of a loop, where
@@ -46,8 +47,9 @@ __device__ inline LaneAddress<kRows> opaque(LaneAddress<kRows> at) {
   return at;
 }
 
-// Copies rows [first, first + kRows) of `columns` halves, `pitch` halves apart, into a tile; rows outside of [begin, end),
-// rows that `padding` hides and columns from `columns` on become zero and are not read. kWhole: all rows are within.
+// Copies rows [first, first + kRows) of `columns` halves, `pitch` halves apart, into a tile; rows outside of [begin,
+// end), rows that `padding` hides and columns from `columns` on become zero and are not read. kWhole: all rows are
+// within.
 template <typename Tile, bool kWhole>
 __device__ inline void copy_plane(uint32_t tile, const __half* from, int pitch, int columns, int first, int begin,
                                   int end, const uint8_t* padding, int64_t padding_stride) {
@@ -97,6 +99,7 @@ struct Queries {
     }
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
+      asm volatile("" ::: "memory");  // elements of all steps at once would not fit registers
       uint32_t left[4], right[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

@@ -64,12 +64,12 @@ __device__ inline void scaled_softmax(const float (&factor)[2], float (&score)[k
   }
 }
 
-// P times 2^kRaise in units of the largest row of V has halves that leave 2^-40 of it. That is enough for rows of V that
-// are 2^-12 as large.
+// P times 2^kRaise in units of the largest row of V has halves that leave 2^-40 of it. That is enough for rows of V
+// that are 2^-12 as large.
 constexpr int kRaise = 15, kWidestRange = 12;
 
-// What the outputs of a warp are counted in: 2^-kRaise times a power of two, which follows V from tile to tile, and over
-// which rows may have a power of two of their own. Both fall at once by no more than outputs have room for.
+// What the outputs of a warp are counted in: 2^-kRaise times a power of two, which follows V from tile to tile, and
+// over which rows may have a power of two of their own. Both fall at once by no more than outputs have room for.
 template <int kRowTiles>
 struct OutputUnits {
   static constexpr int kLargestFall = 40;
