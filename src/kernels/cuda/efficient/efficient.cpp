@@ -52,7 +52,6 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.base.p = *p;
   call.base.threshold = p->dropout_p > 0 ? dropout_threshold(p->dropout_p) : 0;
   call.base.kept = static_cast<float>(1 / (1 - p->dropout_p));
-  call.base.natural = 1;  // the instance for everything finishes scores before softmax
   constexpr double kLog2E = 1.4426950408889634;
   call.base.scale_log2 = static_cast<float>(p->scale * kLog2E);
   call.base.aligned_out = p->dtype == ATTNMUX_FP32 && rows_aligned(p->out, 4, 8) ? 8 : 0;
@@ -65,7 +64,9 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   constexpr uint64_t kHooks =
       ATTNMUX_BIAS | ATTNMUX_SOFTCAP | ATTNMUX_DROPOUT | ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE;
   // Softmax has the scale, times the unit of a query, as a factor: that product is an ordinary number too.
-  const bool general = (p->features & kHooks) != 0 || !(p->scale >= 0x1p-20 && p->scale <= 0x1p20);
+  const bool ordinary_scale = p->scale >= 0x1p-20 && p->scale <= 0x1p20;
+  call.base.natural = (p->features & (ATTNMUX_BIAS | ATTNMUX_SOFTCAP)) != 0 || !ordinary_scale ? 1 : 0;
+  const bool general = (p->features & kHooks) != 0 || !ordinary_scale;
   const auto launch = p->dtype == ATTNMUX_FP32   ? launch_efficient_fp32
                       : p->dtype == ATTNMUX_BF16 ? launch_efficient_bf16
                                                  : launch_efficient_fp16;

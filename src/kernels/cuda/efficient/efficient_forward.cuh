@@ -78,6 +78,7 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
     ptx::cp_async_commit();
   };
 
+  const bool natural = kGeneral && call.base.natural != 0;
   int key = first_key / kN * kN;  // of the tile
   if (key < end_key) load(key, 0);
 
@@ -96,7 +97,7 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
     left[r].load(row, static_cast<int>(p.head_dim), lane,
                  tiles + static_cast<uint32_t>(call.stages) * Tile::kStageBytes +
                      static_cast<uint32_t>(r * Tile::kWarps + warp) * kBytes);
-    if constexpr (!kGeneral) {
+    if (!natural) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) left[r].unit[half] *= call.base.scale_log2;
     }
@@ -126,18 +127,21 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
     for (int r = 0; r < kRowTiles; ++r) {
       const int query = lane_query + r * Tile::kWarps * 16;
       const LaneRows rows{{query, query + 8}, {head, head}};
-      if constexpr (kGeneral) {
+      if (natural) {
         apply_both_units<kScoreTiles>(units, left[r].unit, lane, score[r]);
-        shape_scores<kScoreTiles>(call.base, queries, positions.key_length, b, rows, key, lane, score[r]);
       } else {
         apply_key_units<kScoreTiles>(units, lane, score[r]);
       }
+      if constexpr (kGeneral)
+        shape_scores<kScoreTiles>(call.base, queries, positions.key_length, b, rows, key, lane, score[r]);
       if (partial) mask_positions<kScoreTiles>(positions, rows, key, lane, score[r]);
-      if constexpr (kGeneral) {
+      if (natural) {
         softmax<true, kScoreTiles>(score[r], false, kFlashLog2E, state[r], rescale[r]);
-        if (call.base.threshold != 0) drop<kScoreTiles>(call.base, b, rows, key, lane, score[r]);
       } else {
         scaled_softmax<kScoreTiles>(left[r].unit, score[r], state[r], rescale[r]);
+      }
+      if constexpr (kGeneral) {
+        if (call.base.threshold != 0) drop<kScoreTiles>(call.base, b, rows, key, lane, score[r]);
       }
       counted.apply(units + kN * 4, lane, r, score[r], rescale[r]);
     }
@@ -175,8 +179,10 @@ __global__ void __launch_bounds__(EfficientTile<kDim, sizeof(T) == 4, kGeneral>:
         if (column + 1 < head_dim_v) to[column + 1] = from_real<T>(second);
       }
       if (given(p.lse) && lane % 4 == 0) {
+        const float maximum = state[r][half].maximum;
+        const float lse = natural ? maximum + logf(sum) : scaled_log_sum_exp(maximum, left[r].unit[half], sum);
         *element<float>(p.lse, place.s.lse_offset + place.head * p.lse.strides[1] + query * p.lse.strides[2]) =
-            empty ? -INFINITY : state[r][half].log_sum_exp(kGeneral, sum, left[r].unit[half]);
+            empty ? -INFINITY : lse;
       }
     }
   }

@@ -36,8 +36,7 @@ __device__ inline void apply_both_units(uint32_t units, const float (&query)[2],
   }
 }
 
-// The online softmax of products whose rows have scales of their own: `factor` makes base-2 exponents of them. The
-// exponent of a product is rounded once; the maximum is rounded the same way wherever it is subtracted.
+// The online softmax of products whose rows have scales of their own: `factor` makes base-2 exponents of them.
 template <int kTiles>
 __device__ inline void scaled_softmax(const float (&factor)[2], float (&score)[kTiles][4], RowState (&state)[2],
                                       float (&rescale)[2]) {
@@ -45,18 +44,17 @@ __device__ inline void scaled_softmax(const float (&factor)[2], float (&score)[k
   row_maxima<kTiles>(score, largest);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const float newest = fmaxf(largest[half], state[half].maximum);
-    const float shift = newest == -INFINITY ? 0 : __fmul_rn(newest, factor[half]);
-    // Not contracted: exactly 1 where the maximum stays.
-    rescale[half] = ptx::exp2_approximate(__fmul_rn(state[half].maximum, factor[half]) - shift);
-    state[half].maximum = newest;
+    largest[half] = fmaxf(largest[half], state[half].maximum);
+    const float maximum = largest[half] == -INFINITY ? 0 : largest[half];
+    rescale[half] = ptx::exp2_approximate((state[half].maximum - maximum) * factor[half]);
+    state[half].maximum = largest[half];
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         float& x = score[n][2 * half + i];
-        x = ptx::exp2_approximate(fmaf(x, factor[half], -shift));
+        x = ptx::exp2_approximate((x - maximum) * factor[half]);
         sum += x;
       }
     }
@@ -64,9 +62,13 @@ __device__ inline void scaled_softmax(const float (&factor)[2], float (&score)[k
   }
 }
 
-// P times 2^kRaise in units of the largest row of V has halves that leave 2^-40 of it. That is enough for rows of V
-// that are 2^-12 as large.
-constexpr int kRaise = 15, kWidestRange = 12;
+// log of the sum of exponentials of such a row. The maximum is taken times ln 2 in two parts, the larger of which has
+// so few bits that the sum alone rounds.
+__device__ inline float scaled_log_sum_exp(float maximum, float factor, float sum) {
+  constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+  const float scaled = __fmul_rn(maximum, factor), left = fmaf(maximum, factor, -scaled);
+  return fmaf(scaled, kLn2High, fmaf(scaled, kLn2Low, fmaf(left, kFlashLn2, logf(sum))));
+}
 
 // What the outputs of a warp are counted in: 2^-kRaise times a power of two, which follows V from tile to tile, and
 // over which rows may have a power of two of their own. Both fall at once by no more than outputs have room for.

@@ -106,6 +106,11 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
     ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm80");
     return ATTNMUX_OK;
   }
+  const int64_t blocks = ceil_div(p->seqlen_q, 128) * p->num_heads_q * p->batch;
+  if (positions_only && flash_takes_small_blocks(max_of(p->head_dim, p->head_dim_v), blocks,
+                                                 cuda_machine().device[p->device_id].multiprocessors)) {
+    features = FlashFeatures::kSmallBlocks;
+  }
   const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm80_bf16 : launch_flash_sm80_fp16;
   const auto code = static_cast<cudaError_t>(launch(call, features, context->stream));
   ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm80");
