@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/runtime/call.h"
 
+#include <cuda.h>
+#include <cudaTypedefs.h>
+
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
+#include "kernels/cuda/runtime/driver_function.h"
 #include "kernels/cuda/runtime/pool.h"
 
 namespace attnmux {
@@ -20,6 +24,32 @@ attnmux_code CudaDeviceScope::enter(int32_t device, attnmux_error* error) {
   return ATTNMUX_OK;
 }
 
+namespace {
+
+// Whose memory it is. One question to the driver: cudaPointerGetAttributes asks several, which every call would pay for
+// every tensor.
+attnmux_code look_up(const void* data, cudaMemoryType& type, int& device, attnmux_error* error) {
+  static const auto ask = driver_function<PFN_cuPointerGetAttributes_v7000>("cuPointerGetAttributes", 7000);
+  unsigned memory = 0, managed = 0;
+  CUpointer_attribute names[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_IS_MANAGED,
+                                 CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
+  void* values[] = {&memory, &managed, &device};
+  if (ask != nullptr && ask(3, names, values, reinterpret_cast<CUdeviceptr>(data)) == CUDA_SUCCESS) {
+    type = managed != 0                     ? cudaMemoryTypeManaged
+           : memory == CU_MEMORYTYPE_DEVICE ? cudaMemoryTypeDevice
+           : memory == CU_MEMORYTYPE_HOST   ? cudaMemoryTypeHost
+                                            : cudaMemoryTypeUnregistered;
+    return ATTNMUX_OK;
+  }
+  cudaPointerAttributes attributes{};
+  ATTNMUX_CUDA_TRY(cudaPointerGetAttributes(&attributes, data), "looking up the memory of a tensor");
+  type = attributes.type;
+  device = attributes.device;
+  return ATTNMUX_OK;
+}
+
+}  // namespace
+
 attnmux_code check_cuda_pointers(const Problem& p, attnmux_error* error) {
   const struct {
     const char* name;
@@ -35,20 +65,23 @@ attnmux_code check_cuda_pointers(const Problem& p, attnmux_error* error) {
                  {"bias", p.bias},
                  {"varlen.cu_seqlens_q", p.cu_seqlens_q},
                  {"varlen.cu_seqlens_kv", p.cu_seqlens_kv}};
+  const void* before = nullptr;  // k and v are often one tensor, or q, k and v are
   for (const auto& [name, t] : tensors) {
-    if (!given(t) || t.data == nullptr) continue;
-    cudaPointerAttributes attributes{};
-    ATTNMUX_CUDA_TRY(cudaPointerGetAttributes(&attributes, t.data), "looking up the memory of a tensor");
-    if (attributes.type == cudaMemoryTypeUnregistered) {
+    if (!given(t) || t.data == nullptr || t.data == before) continue;
+    before = t.data;
+    cudaMemoryType type{};
+    int device = p.device_id;
+    if (const attnmux_code code = look_up(t.data, type, device, error); code != ATTNMUX_OK) return code;
+    if (type == cudaMemoryTypeUnregistered) {
       if (cuda_machine().device[p.device_id].reads_host_memory) continue;
       return fail_with(error, ATTNMUX_INVALID_ARGUMENT,
                        "%s.data is not memory that CUDA knows (a host pointer?), but %s is on cuda:%d; copy it to the "
                        "device, or give it as a cpu tensor",
                        name, name, p.device_id);
     }
-    if (attributes.type == cudaMemoryTypeDevice && attributes.device != p.device_id) {
+    if (type == cudaMemoryTypeDevice && device != p.device_id) {
       return fail_with(error, ATTNMUX_INVALID_ARGUMENT, "%s.data is memory of cuda:%d, but %s is said to be on cuda:%d",
-                       name, attributes.device, name, p.device_id);
+                       name, device, name, p.device_id);
     }
   }
   return ATTNMUX_OK;
