@@ -34,6 +34,7 @@ inline void decode_scores(const Problem& p, const DecodeBlock& block, const floa
                           FetchRows fetch, float* scores) {
   constexpr int kKeys = kLanes / kRows;
   constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
+  constexpr int kHalves = kParts<kSource>;
   const int64_t size = element_bytes(p.dtype), bytes = p.head_dim * size, whole = bytes / kChunk * kChunk;
   for (int64_t n = 0; n < block.count; n += kKeys) {
     const char* k[kKeys];
@@ -43,26 +44,33 @@ inline void decode_scores(const Problem& p, const DecodeBlock& block, const floa
     }
     F sum[kLanes] = {};
     const float* q = queries;
-    for (int64_t at = 0; at < whole; at += kChunk, q += kLanes) {
+    for (int64_t at = 0; at < whole; at += kChunk, q += kHalves * kLanes) {
       fetch.lines(kKeys * kChunk / kCacheLine);
-      F row[kRows];
-      ATTNMUX_UNROLL(4)
-      for (int r = 0; r < kRows; ++r) row[r] = load(q + r * query_units);
-      ATTNMUX_UNROLL(16)
-      for (int i = 0; i < kKeys; ++i) {
-        const F key = load_lanes<kSource>(k[i] + at);
+      ATTNMUX_UNROLL(2)
+      for (int part = 0; part < kHalves; ++part) {
+        F row[kRows];
         ATTNMUX_UNROLL(4)
-        for (int r = 0; r < kRows; ++r) sum[i * kRows + r] = Product::madd(key, row[r], sum[i * kRows + r]);
+        for (int r = 0; r < kRows; ++r) row[r] = load(q + part * kLanes + r * query_units);
+        ATTNMUX_UNROLL(16)
+        for (int i = 0; i < kKeys; ++i) {
+          const F key = part_of<kSource>(load_lanes<kSource>(k[i] + at), part);
+          ATTNMUX_UNROLL(4)
+          for (int r = 0; r < kRows; ++r) sum[i * kRows + r] = Product::madd(key, row[r], sum[i * kRows + r]);
+        }
       }
     }
     fetch.rows_until(block.v + n + kKeys);
     if (whole < bytes) {
       ATTNMUX_UNROLL(16)
       for (int i = 0; i < kKeys; ++i) {
-        const F key = load_some<kSource>(k[i] + whole, bytes - whole);
-        ATTNMUX_UNROLL(4)
-        for (int r = 0; r < kRows; ++r)
-          sum[i * kRows + r] = Product::madd(key, load(q + r * query_units), sum[i * kRows + r]);
+        const F both = load_some<kSource>(k[i] + whole, bytes - whole);
+        ATTNMUX_UNROLL(2)
+        for (int part = 0; part < kHalves; ++part) {
+          const F key = part_of<kSource>(both, part);
+          ATTNMUX_UNROLL(4)
+          for (int r = 0; r < kRows; ++r)
+            sum[i * kRows + r] = Product::madd(key, load(q + part * kLanes + r * query_units), sum[i * kRows + r]);
+        }
       }
     }
     store(scores + n * kRows, add_lanes(sum));
