@@ -83,7 +83,10 @@ __device__ inline void copy_bias_rows(const Sm90BiasOrder& order, const Tensor& 
 }
 
 // The producer's side. Warp 0 says what comes next; where boxes cannot be copied, the other three copy it. An order
-// lies beside the stage that it is for, which is free when the order before it has been carried out.
+// lies beside the stage that it is for. The next one for that stage is written after the wait for `empty`, hence after
+// the consumers' wait for `full`, at which the other warps arrive when they have read the order; and they write a tile
+// after the wait for `ordered`, hence after warp 0's for `empty`. The compute sanitizer's racecheck does not follow
+// such chains over two barriers and a third warp, and reports them.
 template <FlashSm90Tile kTile>
 struct Sm90BiasSource {
   using L = FlashSm90Layout<kTile>;
