@@ -93,11 +93,17 @@ static_assert(table_follows_names(), "a row of the table per name in include/att
 #ifdef ATTNMUX_HAS_CUDA
 namespace {
 
-// Below so many rows per kv head (queries times the heads that share it) a call waits for K and V alone: then the
-// smaller tiles of cuda_flash_sm80 read them as fast, and its pieces are put together sooner.
-constexpr int64_t kFewRows = 16;
+// Measured on an H200 (benchmarks/gpu.py). Below so many rows per kv head (queries times the heads that share it) a
+// call waits for K and V alone, and cuda_flash_sm80 puts the pieces of its tiles together sooner, unless heads share
+// many keys. A dense mask of every head's own is read as it lies by cuda_flash_sm80, and first made into bits by the
+// other.
+constexpr int64_t kFewRows = 16, kManyKeys = 4096;
 
-bool ampere_is_faster(const Problem& p) { return p.seqlen_q * (p.num_heads_q / p.num_heads_kv) < kFewRows; }
+bool ampere_is_faster(const Problem& p) {
+  const int64_t shared_by = p.num_heads_q / p.num_heads_kv;
+  const bool few = p.seqlen_q * shared_by < kFewRows && (shared_by == 1 || p.seqlen_kv < kManyKeys);
+  return few || (given(p.dense_mask) && p.dense_mask.strides[1] != 0);
+}
 
 }  // namespace
 #endif

@@ -82,11 +82,25 @@ TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
   }
 }
 
+TEST_F(CudaSelection, ADenseMaskOfEveryHeadIsReadAsItLies) {
+  const auto masked = [](int64_t heads, Backend backend) {
+    const MutableTensorView x(nullptr, Dtype::kBf16, {2, 64, 4, 64}, Device::cuda());
+    const TensorView mask(nullptr, Dtype::kBool, {heads, 64, 64}, Device::cuda());
+    Plan plan;
+    const Status status =
+        try_plan(plan, x, x, x, x, {.mask = Mask::dense(mask), .backend = backend}, {.stream = Stream::per_thread()});
+    return status ? std::string(plan.kernel()) : std::string(status.message());
+  };
+  EXPECT_EQ(masked(1, "native"), "cuda_flash_sm90");
+  EXPECT_EQ(masked(4, "native"), "cuda_flash_sm80");
+  EXPECT_EQ(masked(4, "_flash_3"), "cuda_flash_sm90");
+}
+
 // Queries times the heads that share a kv head decide, not the queries alone.
 TEST_F(CudaSelection, FewRowsPerKeyHeadGoToTheSmallerTiles) {
-  const auto chosen = [](int64_t queries, int64_t heads_q, int64_t heads_kv, Backend backend) {
+  const auto chosen = [](int64_t queries, int64_t heads_q, int64_t heads_kv, Backend backend, int64_t keys = 4096) {
     const MutableTensorView q(nullptr, Dtype::kBf16, {2, queries, heads_q, 64}, Device::cuda());
-    const MutableTensorView k(nullptr, Dtype::kBf16, {2, 4096, heads_kv, 64}, Device::cuda());
+    const MutableTensorView k(nullptr, Dtype::kBf16, {2, keys, heads_kv, 64}, Device::cuda());
     Plan plan;
     const Status status = try_plan(plan, q, k, k, q, {.backend = backend}, {.stream = Stream::per_thread()});
     return status ? std::string(plan.kernel()) : std::string(status.message());
@@ -95,8 +109,9 @@ TEST_F(CudaSelection, FewRowsPerKeyHeadGoToTheSmallerTiles) {
     EXPECT_EQ(chosen(1, 8, 8, backend), "cuda_flash_sm80");
     EXPECT_EQ(chosen(15, 8, 8, backend), "cuda_flash_sm80");
     EXPECT_EQ(chosen(16, 8, 8, backend), "cuda_flash_sm90");
-    EXPECT_EQ(chosen(1, 32, 8, backend), "cuda_flash_sm80");
-    EXPECT_EQ(chosen(4, 32, 8, backend), "cuda_flash_sm90");
+    EXPECT_EQ(chosen(1, 32, 8, backend, 4095), "cuda_flash_sm80");
+    EXPECT_EQ(chosen(1, 32, 8, backend), "cuda_flash_sm90");
+    EXPECT_EQ(chosen(4, 32, 8, backend, 512), "cuda_flash_sm90");
   }
   EXPECT_EQ(chosen(1, 8, 8, "_flash_3"), "cuda_flash_sm90");
 }
