@@ -3,6 +3,7 @@
 #ifdef ATTNMUX_HAS_CUDNN
 #include <cstdlib>
 #include <thread>
+#include <tuple>
 
 #include "cuda/device_tensor.h"
 #include "support/subprocess.h"
@@ -88,6 +89,29 @@ TEST_F(CudaCudnn, APlanServesItsShapeAndLayoutAlone) {
   const TensorView other_strides(x.k.data(), Dtype::kBf16, {2, 128, 2, 64}, {128 * 128, 64, 128 * 64, 1},
                                  Device::cuda());
   refused(other_strides, "the strides of k differ from the planned");
+}
+
+// For one query cuDNN shares the keys out among blocks: its LSE depends on who is first and is refused, out must not.
+TEST_F(CudaCudnn, OneQueryGivesTheSameBits) {
+  const int repeats = scaled(20, 300, 2000);
+  for (const Dtype dtype : {Dtype::kFp16, Dtype::kBf16}) {
+    for (const auto& [batch, keys, heads, dim] :
+         {std::tuple{1, 1500, 1, 32}, {1, 512, 4, 64}, {8, 8192, 8, 64}, {2, 5000, 4, 128}}) {
+      const Problem4 x(dtype, batch, 1, keys, heads, dim);
+      std::vector<std::byte> first;
+      for (int i = 0; i < repeats; ++i) {
+        ASSERT_TRUE(x.run(target_, exec()).ok());
+        const auto bits = x.out.host();
+        if (first.empty()) first = bits;
+        ASSERT_EQ(bits, first) << keys << " keys, head_dim " << dim << ", repeat " << i;
+      }
+    }
+  }
+  const Problem4 x(Dtype::kBf16, 1, 1, 512, 4, 64);
+  const DeviceTensor lse(Dtype::kFp32, {1, 4, 1});
+  const Status status = x.run(target_, exec(), {.lse = lse.view()});
+  EXPECT_EQ(status.code(), Code::kUnsupported);
+  EXPECT_NE(status.message().find("the LSE of one query differs"), std::string_view::npos) << status.message();
 }
 
 ATTNMUX_PROBE(which_cudnn) {
