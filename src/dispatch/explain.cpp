@@ -43,7 +43,8 @@ ExplainedBackend explain_backend(uint16_t id, const Problem& p, const attnmux_op
     k.runs = supports(*kernel, p, &reason);
     k.reason = reason.text;
     if (k.runs) {
-      k.workspace_bytes = workspace_needed(*kernel, p, num_threads);
+      // What must be prepared to be known is only prepared for the kernel that is chosen.
+      if (kernel->prepare == nullptr) k.workspace_bytes = workspace_needed(*kernel, {}, p, num_threads);
       k.accuracy = accuracy_name(kernel->accuracy[p.dtype]);
       if (too_lossy(row, *kernel, p, o)) {
         k.runs = false;
@@ -130,10 +131,18 @@ attnmux_code explain_choice(const Problem& p, const attnmux_options& o, int32_t 
   }
   const Kernel* kernel = e.selection.kernel;
   if (kernel != nullptr) {
-    e.workspace_bytes = workspace_needed(*kernel, p, num_threads);
-    e.accuracy = accuracy_name(kernel->accuracy[p.dtype]);
+    Prepared prepared;
+    if (prepared.make(*kernel, p, &why) == ATTNMUX_OK) {
+      e.workspace_bytes = workspace_needed(*kernel, prepared, p, num_threads);
+      e.accuracy = accuracy_name(kernel->accuracy[p.dtype]);
+    } else {
+      e.selection.kernel = kernel = nullptr;  // only trying told; its check() knows now
+    }
   }
   e.chosen = explain_backend(e.selection.backend, p, o, kernel, num_threads);
+  for (ExplainedKernel& k : e.chosen.kernels) {
+    if (kernel != nullptr && k.name == kernel->name) k.workspace_bytes = e.workspace_bytes;
+  }
   for (uint16_t id = 1; id <= num_backends(); ++id) {
     if (id != e.selection.backend) e.others.push_back(explain_backend(id, p, o, nullptr, num_threads));
   }

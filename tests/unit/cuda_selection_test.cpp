@@ -58,11 +58,18 @@ TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
       EXPECT_EQ(planned(dtype, dim, "flash"), "cuda_flash_sm80");
       EXPECT_EQ(planned(dtype, dim, "_native_math"), "cuda_math");
     }
-    for (const int64_t dim : {1, 12, 257, 520}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
+    for (const int64_t dim : {1, 12, 255}) EXPECT_EQ(planned(dtype, dim), "cuda_efficient");
+    for (const int64_t dim : {257, 520}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
   }
-  EXPECT_EQ(planned(Dtype::kFp32, 64), "cuda_math");
+  for (const int64_t dim : {1, 20, 64, 128, 256}) {
+    EXPECT_EQ(planned(Dtype::kFp32, dim), "cuda_efficient");
+    EXPECT_EQ(planned(Dtype::kFp32, dim, "_native_efficient"), "cuda_efficient");
+    EXPECT_EQ(planned(Dtype::kFp32, dim, "xformers"), "cuda_efficient");
+  }
+  EXPECT_EQ(planned(Dtype::kFp32, 257), "cuda_math");
   EXPECT_EQ(planned(Dtype::kFp64, 64), "cuda_math");
-  EXPECT_EQ(planned(Dtype::kFp32, 64, "_native_efficient"), "cuda_math");
+  // The exact products of fp32, without TF32, are cuda_math's.
+  EXPECT_EQ(planned(Dtype::kFp32, 64, "_native_math"), "cuda_math");
   EXPECT_EQ(planned(Dtype::kBf16, 64, "native", 1), "cuda_flash_sm80");
 }
 

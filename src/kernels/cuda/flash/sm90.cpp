@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/cuda/flash/sm90_tiles.h"
+#include "kernels/cuda/runtime/alignment.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
@@ -79,15 +80,6 @@ int32_t check(const Problem* p, Reason* reason) {
              : 0;
 }
 
-// Does every row of the tensor start at a multiple of 16 bytes? The elements have 16 bits.
-bool rows_aligned(const Tensor& t) {
-  if (reinterpret_cast<uintptr_t>(t.data) % 16 != 0) return false;
-  for (int i = 0; i < 3; ++i) {
-    if (t.shape[i] > 1 && t.strides[i] % 8 != 0) return false;
-  }
-  return true;
-}
-
 // Counters; what padding leaves; the pieces of tiles. Each block may leave two pieces, and no more blocks than there
 // are steps have any.
 size_t attended_bytes(const Problem& p) {
@@ -117,7 +109,7 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.scale_log2 = static_cast<float>(call.features == FlashSm90Features::kAll ? kLog2E : p->scale * kLog2E);
   call.multiprocessors = cuda_machine().device[p->device_id].multiprocessors;
   call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
-  call.aligned_out = rows_aligned(p->out) ? 1 : 0;
+  call.aligned_out = rows_aligned(p->out, 2, 16) ? 1 : 0;
   if (given(p->key_padding)) call.attended = static_cast<int32_t*>(context->workspace);
   if (may_share(*p, tile_of(*p))) {
     call.arrivals = static_cast<int32_t*>(context->workspace);

@@ -3,9 +3,9 @@
 
 #include <cuda.h>
 #include <cudaTypedefs.h>
-#include <cuda_runtime_api.h>
 
 #include "kernels/cuda/runtime/cuda_error.h"
+#include "kernels/cuda/runtime/driver_function.h"
 
 namespace attnmux {
 namespace {
@@ -15,17 +15,8 @@ static_assert(sizeof(TensorMap) == sizeof(CUtensorMap) && alignof(TensorMap) >= 
 constexpr int64_t kElementBytes = 2, kMaxStrideBytes = int64_t{1} << 40, kMaxExtent = int64_t{1} << 31;
 constexpr uint32_t kPageColumns = 64;
 
-// Asked of the runtime, which has loaded the driver: so no program needs libcuda.so to start.
 PFN_cuTensorMapEncodeTiled_v12000 driver_entry(attnmux_error* error) {
-  static const auto entry = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found{};
-    const cudaError_t code =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
-    if (code != cudaSuccess) cudaGetLastError();
-    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found == cudaDriverEntryPointSuccess ? function
-                                                                                                    : nullptr);
-  }();
+  static const auto entry = driver_function<PFN_cuTensorMapEncodeTiled_v12000>("cuTensorMapEncodeTiled", 12000);
   if (entry == nullptr) {
     fail_with(error, ATTNMUX_UNAVAILABLE, "the NVIDIA driver has no cuTensorMapEncodeTiled; update it to CUDA 13");
   }
