@@ -21,7 +21,12 @@ def python(tmp_path):
     def run(code: str, status: int = 0, interpreter: str = sys.executable, **environment: str) -> str:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("ATTNMUX_")}
         done = subprocess.run(
-            [interpreter, "-c", code], env={**clean, **environment}, cwd=tmp_path, capture_output=True, text=True, timeout=120
+            [interpreter, "-c", code],
+            env={**clean, **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + (done.stderr if status else "")

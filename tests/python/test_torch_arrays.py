@@ -67,6 +67,19 @@ def test_a_lost_gradient_is_refused():
     assert attnmux.explain(q, k, v).kernel and attnmux.plan(q, k, v).kernel  # compute nothing
 
 
+def test_without_the_operators_it_says_why(python):
+    code = """
+import torch, attnmux, sys
+sys.modules["attnmux.torch"] = None  # as in a package that was built without
+x = torch.ones(1, 4, 1, 8, requires_grad=True)
+try: attnmux.attention(x, x, x)
+except attnmux.InvalidArgumentError as error: print(error)
+with torch.no_grad(): print(attnmux.attention(x, x, x).sum().item())
+"""
+    refused, total = python(code).splitlines()
+    assert "attnmux.torch, which has one, is not there: " in refused and total == "32.0"
+
+
 def test_bad_tensors_are_named():
     q, k, v = tensors()
     out = torch.empty_like(q)

@@ -72,5 +72,5 @@ def test_what_the_operators_do_not_take_goes_another_way():
     plain = attnmux.attention(q, k, v, kernel="cpu_math", backend="_native_math")
     assert torch.equal(plain, attnmux.attention(q, k, v, backend="_native_math"))
     q.requires_grad_()
-    with pytest.raises(attnmux.InvalidArgumentError, match=r"attnmux\.torch\.attention has a backward"):
+    with pytest.raises(attnmux.InvalidArgumentError, match=r"attnmux\.torch\.attention has one"):
         attnmux.attention(q, k, v, out=torch.empty_like(v))

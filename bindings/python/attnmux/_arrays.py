@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from attnmux import _torch_layer
 from attnmux._errors import invalid
 
 _LEGACY_DEFAULT_STREAM = 1
@@ -123,9 +124,12 @@ def refuse_grad(array: Any, name: str) -> None:
     """For a tensor that requires grad: its gradient would be lost in silence."""
     torch = sys.modules.get("torch")
     if torch is None or torch.is_grad_enabled():
+        way = "attnmux.torch.attention has one (it takes no out=, stream=, kernel= and allow_lossy=)"
+        if _torch_layer.why_not:
+            way = f"attnmux.torch, which has one, is not there: {_torch_layer.why_not}"
         raise invalid(
             f"{name} requires grad, and this call has no backward; accepted are {name}.detach() and calls under "
-            "torch.no_grad(). attnmux.torch.attention has a backward (it takes no out=, stream= and kernel=)"
+            f"torch.no_grad(); {way}"
         )
 
 

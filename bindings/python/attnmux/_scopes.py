@@ -152,6 +152,7 @@ def set_default_attention_backend(backend: str | None) -> None:
 
 
 def default_attention_backend() -> str:
+    """The backend of calls that nothing else decides."""
     if _default == 0:
         _refuse_default()
     return NAMES[_default]

@@ -10,6 +10,7 @@ from typing import Any
 _tensor: type | None = None  # torch.Tensor, once attnmux.torch works; plain globals, so that Dynamo can guard on them
 _attention: Any = None
 _tried = False
+why_not = ""  # why attnmux.torch is not used, once it was tried
 
 
 def takes(array: Any) -> bool:
@@ -25,7 +26,7 @@ def attention(*arguments: Any, **options: Any) -> Any:
 def _try(array: Any) -> None:
     """Loads attnmux.torch when the first tensor of PyTorch comes. It was not loaded before: importing attnmux must not
     import PyTorch."""
-    global _tensor, _attention, _tried
+    global _tensor, _attention, _tried, why_not
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(array, getattr(torch, "Tensor", ())):
         return
@@ -34,6 +35,7 @@ def _try(array: Any) -> None:
 
     try:
         from attnmux.torch import attention as found
-    except (ImportError, Error):
+    except (ImportError, Error) as error:
+        why_not = str(error)
         return
     _tensor, _attention = torch.Tensor, found
