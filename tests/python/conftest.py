@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+import importlib.util
 import os
 import subprocess
 import sys
 
 import pytest
 from hypothesis import settings
+
+# Most of these import PyTorch before anything else.
+collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_torch_*.py"]
 
 settings.register_profile("attnmux", deadline=None, print_blob=True, derandomize=True)
 settings.load_profile("attnmux")
