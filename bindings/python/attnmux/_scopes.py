@@ -21,6 +21,7 @@ from attnmux._errors import BadEnvironmentError, Code, UnknownBackendError
 
 Result = TypeVar("Result")
 
+
 class _PerThread(threading.local):
     """The attribute is there on every thread from the start. Dynamo's guards tell an absent attribute from None, so code
     that one thread compiled would be compiled anew for another; and CPython formats an error, in about 1 µs, for every read
