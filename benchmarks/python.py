@@ -8,6 +8,7 @@ timed is the smallest problem, where the layer is all there is. Run it with the 
 installed (--device cuda: and PyTorch). Ratios are medians over rounds in which every side ran once, with the interval
 that holds the true median with 95 %. Exits with 1 where the whole interval of a row is beyond --bar: a busy machine makes
 it wide, and proves nothing."""
+
 from __future__ import annotations
 
 import argparse
@@ -117,7 +118,11 @@ def ratios(values: list, base: list) -> tuple:
     """The median ratio of the rounds, and the order statistics around it that hold the true median with 95 %."""
     found = sorted(a / b for a, b in zip(values, base))
     half, reach = len(found) / 2, 1.96 * math.sqrt(len(found)) / 2  # of a binomial variable with p = 1/2
-    return statistics.median(found), found[max(0, int(half - reach))], found[min(len(found) - 1, math.ceil(half + reach))]
+    return (
+        statistics.median(found),
+        found[max(0, int(half - reach))],
+        found[min(len(found) - 1, math.ceil(half + reach))],
+    )
 
 
 def main() -> int:

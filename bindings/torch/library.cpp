@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The operators `torch.ops.attnmux.*` on PyTorch's stable ABI: one binary for PyTorch 2.9 and newer.
 //
-// Both are pure functions of their arguments: they return new tensors, draw no random numbers (the seed is an argument)
+// All are pure functions of their arguments: they return new tensors, draw no random numbers (the seed is an argument)
 // and look at no scope or default (the backend is an argument). attnmux/torch/_ops.py adds what PyTorch keeps in
 // Python: fakes, autograd, vmap.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <array>
+#include <string>
 
 #include "arguments.h"
 #include "call.h"
@@ -152,7 +153,9 @@ Handle new_lse(const attnmux_tensor& q) {
   return new_tensor(q, ATTNMUX_FP32, shape, std::span(kAsIs, 3));
 }
 
-// attention(...) -> (out, lse); tensors are (B, S, H, D), packed ones (T, H, D). kSchema has the arguments.
+// attention(...) -> (out, lse); tensors are (B, S, H, D), packed ones (T, H, D). kArguments has the arguments. Python
+// gives `attention` a derivative; `attention_inference` is the same without one, which PyTorch calls in a fraction of
+// the time.
 void attention(StableIValue* stack, uint64_t num_arguments, uint64_t) {
   Arguments arguments(stack, num_arguments, 20);
   const Handle query = arguments.tensor(), key = arguments.tensor(), value = arguments.tensor();
@@ -205,11 +208,11 @@ void attention(StableIValue* stack, uint64_t num_arguments, uint64_t) {
   stack[1] = torch::stable::detail::from(lse.release());
 }
 
-constexpr const char* kSchema =
-    "attention(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? mask, Tensor? key_padding, "
-    "Tensor? key_lengths, Tensor? cu_seqlens_q, Tensor? cu_seqlens_kv, Tensor? seed, int max_seqlen_q, "
-    "int max_seqlen_kv, bool causal, int window_left, int window_right, int align, float? scale, float softcap, "
-    "float dropout_p, int backend) -> (Tensor out, Tensor lse)";
+constexpr const char* kArguments =
+    "(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? mask, Tensor? key_padding, Tensor? key_lengths, "
+    "Tensor? cu_seqlens_q, Tensor? cu_seqlens_kv, Tensor? seed, int max_seqlen_q, int max_seqlen_kv, bool causal, "
+    "int window_left, int window_right, int align, float? scale, float softcap, float dropout_p, int backend) -> "
+    "(Tensor out, Tensor lse)";
 constexpr const char* kSdpaSchema =
     "sdpa_inference(Tensor query, Tensor key, Tensor value, Tensor? attn_mask, bool is_causal, float? scale, "
     "bool enable_gqa, int backend) -> Tensor";
@@ -218,16 +221,20 @@ constexpr const char* kSdpaSchema =
 }  // namespace attnmux::torch_op
 
 STABLE_TORCH_LIBRARY(attnmux, m) {
-  m.def(attnmux::torch_op::kSchema);
+  for (const char* name : {"attention", "attention_inference"}) {
+    m.def((std::string(name) + attnmux::torch_op::kArguments).c_str());
+  }
   m.def(attnmux::torch_op::kSdpaSchema);
 }
 
 // One registration per device. Without a CompositeImplicit one, a tensor of another device is an error.
 STABLE_TORCH_LIBRARY_IMPL(attnmux, CPU, m) {
   m.impl("attention", &attnmux::torch_op::attention);
+  m.impl("attention_inference", &attnmux::torch_op::attention);
   m.impl("sdpa_inference", &attnmux::torch_op::sdpa_inference);
 }
 STABLE_TORCH_LIBRARY_IMPL(attnmux, CUDA, m) {
   m.impl("attention", &attnmux::torch_op::attention);
+  m.impl("attention_inference", &attnmux::torch_op::attention);
   m.impl("sdpa_inference", &attnmux::torch_op::sdpa_inference);
 }

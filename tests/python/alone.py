@@ -21,7 +21,9 @@ def buffer(values, shape):
 q, k, v = (buffer(values, (1, 2, 1, 2)) for values in ([1, 0, 1, 0], [1, 0, 1, 0], [2, 4, 6, 8]))
 out = buffer([0] * 4, (1, 2, 1, 2))
 attnmux.attention(q, k, v, out=out, causal=True)
-assert all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(memoryview(out).cast("B").cast("f"), [2, 4, 4, 6])), out.tolist()
+assert all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(memoryview(out).cast("B").cast("f"), [2, 4, 4, 6])), (
+    out.tolist()
+)
 assert attnmux.explain(q, k, v).kernel.startswith("cpu_")
 assert any(b.available for b in attnmux.list_backends())
 try:

@@ -183,7 +183,7 @@ def bad_calls():
     yield "varlen has no cu_seqlens_q", dict(varlen=(None, None))
     yield "accepted is \\(T, Hq, D\\), since cu_seqlens are given", dict(varlen=(np.zeros(2, np.int32),) * 2)
     yield "backend is 3.5; accepted is a backend's name", dict(backend=3.5)
-    yield "kernel is \"cpu_fast\"; attnmux.list_backends", dict(kernel="cpu_fast")
+    yield 'kernel is "cpu_fast"; attnmux.list_backends', dict(kernel="cpu_fast")
     yield "stream is a str; accepted are None and an int", dict(stream="s")
     yield "stream", dict(stream=1)  # CPU tensors take none
 
@@ -223,7 +223,9 @@ def test_a_producer_that_fails_is_quoted():
             raise BufferError("the tensor is lazy")
 
     q, k, v = tensors()
-    with pytest.raises(attnmux.InvalidArgumentError, match="q cannot be read through its __dlpack__: the tensor is lazy"):
+    with pytest.raises(
+        attnmux.InvalidArgumentError, match="q cannot be read through its __dlpack__: the tensor is lazy"
+    ):
         attnmux.attention(Broken(q), k, v)
 
     class Elsewhere(Exported):

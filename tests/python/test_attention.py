@@ -108,7 +108,9 @@ def test_window_keeps_both_sides():
     q, k, v = small(rows=9, keys=9)
     i, j = np.arange(9)[:, None], np.arange(9)[None, :]
     expected, _ = reference.attention(q, k, v, keep=(j >= i - 2) & (j <= i + 1))
-    np.testing.assert_allclose(attnmux.attention(q, k, v, window=(2, 1)), expected, atol=reference.tolerance(q, k, v, "float32"))
+    np.testing.assert_allclose(
+        attnmux.attention(q, k, v, window=(2, 1)), expected, atol=reference.tolerance(q, k, v, "float32")
+    )
     q = q[:, :5]
     i = np.arange(5)[:, None] + 4
     expected, _ = reference.attention(q, k, v, keep=(j >= i - 2) & (j <= i))
@@ -142,7 +144,9 @@ def test_causal_needs_a_corner_where_they_differ():
     q, k, v = small(rows=4, keys=6)
     with pytest.raises(attnmux.InvalidArgumentError, match="top_left and bottom_right differ"):
         attnmux.attention(q, k, v, causal=True)
-    assert not np.array_equal(attnmux.attention(q, k, v, causal="top_left"), attnmux.attention(q, k, v, causal="bottom_right"))
+    assert not np.array_equal(
+        attnmux.attention(q, k, v, causal="top_left"), attnmux.attention(q, k, v, causal="bottom_right")
+    )
 
 
 def test_writes_into_out():
@@ -161,7 +165,9 @@ def test_plan_runs_smaller_problems():
     assert plan.kernel in repr(plan)
     for rows in (16, 5):
         out, lse = plan.run(q[:, :rows], k, v, mask=keep[:rows])
-        expected, expected_lse = attnmux.attention(q[:, :rows], k, v, mask=keep[:rows], scale=0.5, return_lse=True, backend="flash")
+        expected, expected_lse = attnmux.attention(
+            q[:, :rows], k, v, mask=keep[:rows], scale=0.5, return_lse=True, backend="flash"
+        )
         assert np.array_equal(out, expected) and np.array_equal(lse, expected_lse)
     with pytest.raises(attnmux.InvalidArgumentError, match="mask is missing, and the plan was made with it"):
         plan.run(q, k, v)
@@ -185,8 +191,8 @@ def test_explain_says_the_kernel_and_who_asked():
 
 
 def test_the_html_is_escaped():
-    made = attnmux.Explanation("text\n", {"backend": "<b>", "kernel": None, "device": "cpu", "problem": "<p>", "reason": "a < b",
-                                          "class": "", "workspace_bytes": 0, "kernels": []}, "<call>")  # fmt: skip
+    document = {"backend": "<b>", "kernel": None, "device": "cpu", "problem": "<p>", "reason": "a < b", "kernels": []}
+    made = attnmux.Explanation("text\n", document, "<call>")
     assert "<p>" not in made._repr_html_() and "a &lt; b" in made._repr_html_()
 
 

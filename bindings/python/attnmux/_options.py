@@ -72,7 +72,9 @@ def _window(window: Any) -> tuple[int, int, int] | None:
     if window is None:
         return None
     if not isinstance(window, (tuple, list)) or len(window) not in (2, 3):
-        raise invalid(f"window is {window!r}; accepted are (left, right) and (left, right, 'top_left' or 'bottom_right')")
+        raise invalid(
+            f"window is {window!r}; accepted are (left, right) and (left, right, 'top_left' or 'bottom_right')"
+        )
     left, right = (_integer(f"window[{i}]", window[i], _UNLIMITED, 2**62) for i in (0, 1))
     if len(window) == 2:
         return left, right, 0

@@ -16,6 +16,7 @@ def set_num_threads(threads: int) -> None:
 
 
 def num_threads() -> int:
+    """Threads of the library's pool."""
     return _core.num_threads()
 
 

@@ -21,6 +21,7 @@ from attnmux._errors import BadEnvironmentError, Code, UnknownBackendError
 
 Result = TypeVar("Result")
 
+
 class _PerThread(threading.local):
     """The attribute is there on every thread from the start. Dynamo's guards tell an absent attribute from None, so code
     that one thread compiled would be compiled anew for another; and CPython formats an error, in about 1 µs, for every read
@@ -152,6 +153,7 @@ def set_default_attention_backend(backend: str | None) -> None:
 
 
 def default_attention_backend() -> str:
+    """The backend of calls that nothing else decides."""
     if _default == 0:
         _refuse_default()
     return NAMES[_default]

@@ -74,18 +74,23 @@ def attention(
     quantized backend raises where a gradient would be needed. Under autocast the inputs are cast as PyTorch casts those
     of its own attention. Views of any strides are read as they lie, as long as the last dimension is contiguous.
     """
-    _front.check_tensors(q, k, v)
     backend = resolve(backend, getattr(running, "backend", None))
-    q, k, v, bias = _front.autocast(q, k, v, bias)
-    if _front.needs_grad(q, k, v, bias):
-        _autograd.refuse_without_backward(backend)
     is_causal, left, right, align = _diagonal(causal, window)
     cu_q, cu_kv, max_q, max_kv = (None, None, 0, 0) if varlen is None else (*varlen, 0, 0)[:4]
     try:
-        out, lse = _ops.attention(
+        _front.refuse_forward_ad(q, k, v, bias)
+        q, k, v, bias = _front.autocast(q, k, v, bias)
+        operator = _ops.attention_inference
+        if _front.needs_grad(q, k, v, bias):
+            _autograd.refuse_without_backward(backend)
+            operator = _ops.attention
+        elif torch._C._are_functorch_transforms_active():  # above one, a tensor does not tell whether it requires grad
+            operator = _ops.attention
+        out, lse = operator(
             q, k, v, bias, mask, key_padding, key_lengths, cu_q, cu_kv, _seed(dropout, seed), max_q, max_kv, is_causal,
             left, right, align, scale, softcap or 0.0, dropout, backend,
         )  # fmt: skip
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:
+        _front.check_tensors(q, k, v)  # says it better where PyTorch refused
         raise translated(error) from None
     return (out, lse) if return_lse else out

@@ -8,7 +8,7 @@ from attnmux._errors import Error, error_of
 _MARK = "attnmux:"
 
 
-def translated(error: RuntimeError) -> RuntimeError:
+def translated(error: Exception) -> Exception:
     """Only text crosses the boundary of an operator: "attnmux:<code>:[attention] …". Others' errors stay what they are."""
     text = str(error)
     if isinstance(error, Error) or not text.startswith(_MARK):

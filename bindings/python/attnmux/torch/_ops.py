@@ -3,8 +3,9 @@
 
 attention            (B, S, H, D): everything attnmux can do; differentiable
 attention_backward   its derivative
-sdpa_inference       (B, H, S, D): PyTorch's attention where nothing requires grad. It has no derivative, which saves half
-                     of the time of a small call; the functions of this package never call it with what requires one
+attention_inference  the same, and
+sdpa_inference       (B, H, S, D), PyTorch's attention: where nothing requires grad. They have no derivative, which saves most
+                     of the time of a small call; the functions of this package never call them with what requires one
 """
 
 from __future__ import annotations
@@ -25,11 +26,17 @@ _library.define(
 for _key in ("CPU", "CUDA"):
     _library.impl("attention_backward", _autograd.attention_backward, _key)
 
-for _name in ("attention", "attention_backward", "sdpa_inference"):
-    torch.library.register_fake(f"attnmux::{_name}", getattr(_fakes, _name), lib=_library)
+for _name, _fake in (
+    ("attention", _fakes.attention),
+    ("attention_inference", _fakes.attention),
+    ("attention_backward", _fakes.attention_backward),
+    ("sdpa_inference", _fakes.sdpa_inference),
+):
+    torch.library.register_fake(f"attnmux::{_name}", _fake, lib=_library)
 torch.library.register_autograd(
     "attnmux::attention", _autograd.backward, setup_context=_autograd.setup_context, lib=_library
 )
 
 attention = _autograd.differentiable
+attention_inference = torch.ops.attnmux.attention_inference.default
 sdpa_inference = torch.ops.attnmux.sdpa_inference.default

@@ -55,7 +55,7 @@ inline void load_value_vectors(const char* const (&rows)[Product::kElements], in
 // One chunk of columns: O = factor·O + P·V for kRows rows.
 template <class Product, Source kSource, int kRows, int kVectors, bool kWhole>
 inline void decode_values(const DecodeBlock& block, const float* weights, int64_t at, int64_t bytes, bool started,
-                          const float (&factor)[kRows], FetchRows& fetch, float* accumulator, int64_t row_floats) {
+                          const float* factor, FetchRows& fetch, float* accumulator, int64_t row_floats) {
   constexpr int64_t kKeys = kLanes / kRows, kUnitKeys = Product::kElements;
   constexpr int64_t kChunk = kVectors * kVectorBytes<Product, kSource>;
   F sum[kRows][kVectors];
@@ -94,53 +94,42 @@ inline void decode_values(const DecodeBlock& block, const float* weights, int64_
 
 // ---- Blocks, ranges -------------------------------------------------------------------------------------------------
 
+// One step of a block for the kRows rows from first_row on.
 template <class Product, Source kSource, int kRows>
-inline void decode_tile(const DecodeJob& job, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
-                        bool started, const DecodeFetch& ahead, const DecodeScratch& scratch, float* partials) {
+inline void score_tile(const DecodeJob& job, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
+                       const DecodeFetch& ahead, const float* queries, float* scores) {
   const Problem& p = *job.p;
-  const DecodeLayout& layout = job.layout;
-  const int64_t rows = min_of(kRows, all.count - first_row), value_floats = layout.row_floats - kLanes;
-  const int64_t size = element_bytes(p.dtype);
-  const FetchRows values{block.v, block.v + (first_row == 0 && ahead.values ? block.count : 0), 0, p.head_dim_v * size,
-                         ahead.near};
-  decode_scores<Product, kSource, kRows>(p, block, scratch.queries + first_row * layout.query_units, layout.query_units,
-                                         values, scratch.scores);
-  adjust_decode_scores<kRows>(p, job.scale, all, block, first_row, rows, scratch.scores);
-  float maximum[kRows], sum[kRows], factor[kRows];
-  for (int64_t r = 0; r < kRows; ++r) {
-    const Partial row = partial_at(layout, partials, first_row + min_of(r, rows - 1), value_floats);
-    maximum[r] = started ? *row.maximum : -kInfinity;
-    sum[r] = started ? *row.sum : 0;
-  }
-  decode_softmax<Product, kRows>(p, all, block, first_row, rows, job.scale.base2, started, scratch.scores, maximum, sum,
-                                 factor);
+  const FetchRows values{block.v, block.v + (first_row == 0 && ahead.values ? block.count : 0), 0,
+                         p.head_dim_v * element_bytes(p.dtype), ahead.near};
+  decode_scores<Product, kSource, kRows>(p, block, queries + first_row * job.layout.query_units, job.layout.query_units,
+                                         values, scores);
+  adjust_decode_scores<kRows>(p, job.scale, all, block, first_row, min_of(kRows, all.count - first_row), scores);
+}
 
-  // Lanes of rows that do not exist are computed into rows behind the last, which the layout has room for.
+// Lanes of rows that do not exist are computed into rows behind the last, which the layout has room for.
+template <class Product, Source kSource, int kRows>
+inline void value_tile(const DecodeJob& job, const DecodeBlock& block, int64_t first_row, bool started,
+                       const DecodeFetch& ahead, const float* weights, const float* factor, float* accumulator) {
+  const Problem& p = *job.p;
+  const int64_t size = element_bytes(p.dtype), row_floats = job.layout.row_floats, bytes = p.head_dim_v * size;
   constexpr int kAtOnce = kLanes == 16 ? (kRows == 1 ? 8 : 4) : (kRows == 4 ? 2 : 4);
   constexpr int64_t kChunk = kVectorBytes<Product, kSource>;
-  const int64_t bytes = p.head_dim_v * size;
   FetchRows fetch{block.k, block.k + (first_row == 0 && ahead.keys != 0 ? block.count : 0), ahead.keys,
                   p.head_dim * size, ahead.near};
-  float* accumulator = partials + first_row * layout.row_floats;
   int64_t at = 0, column = 0;
   for (; at + kAtOnce * kChunk <= bytes; at += kAtOnce * kChunk, column += kAtOnce * kLanes) {
-    decode_values<Product, kSource, kRows, kAtOnce, true>(block, scratch.scores, at, bytes, started, factor, fetch,
-                                                          accumulator + column, layout.row_floats);
+    decode_values<Product, kSource, kRows, kAtOnce, true>(block, weights, at, bytes, started, factor, fetch,
+                                                          accumulator + column, row_floats);
   }
   constexpr int kFew = kInterleaved<Product, kSource>;
   for (; at < bytes; at += kFew * kChunk, column += kFew * kLanes) {
     if (at + kFew * kChunk <= bytes) {
-      decode_values<Product, kSource, kRows, kFew, true>(block, scratch.scores, at, bytes, started, factor, fetch,
-                                                         accumulator + column, layout.row_floats);
+      decode_values<Product, kSource, kRows, kFew, true>(block, weights, at, bytes, started, factor, fetch,
+                                                         accumulator + column, row_floats);
     } else {
-      decode_values<Product, kSource, kRows, kFew, false>(block, scratch.scores, at, bytes, started, factor, fetch,
-                                                          accumulator + column, layout.row_floats);
+      decode_values<Product, kSource, kRows, kFew, false>(block, weights, at, bytes, started, factor, fetch,
+                                                          accumulator + column, row_floats);
     }
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    const Partial row = partial_at(layout, partials, first_row + r, value_floats);
-    *row.maximum = maximum[r];
-    *row.sum = sum[r];
   }
 }
 
@@ -164,22 +153,54 @@ inline void pack_decode_queries(const Problem& p, const Scale& scale, const Deco
   }
 }
 
-// One block of keys for all rows of a kv head.
+// Calls use<kRows>(first_row) for four, two or one of the rows at a time.
+template <class Use>
+inline void for_each_tile(int64_t rows, const Use& use) {
+  for (int64_t row = 0; row < rows; row += 4) {
+    switch (min_of(4, rows - row)) {
+      case 1:
+        use.template operator()<1>(row);
+        break;
+      case 2:
+        use.template operator()<2>(row);
+        break;
+      default:
+        use.template operator()<4>(row);
+        break;
+    }
+  }
+}
+
+// One block of keys for all rows of a kv head. A step is done for all of them before the next: the softmax of a few
+// rows is a chain of latencies, which then run side by side.
 template <class Product, Source kSource>
 inline void decode_block(const DecodeJob& job, const DecodeRows& rows, const DecodeBlock& block, bool started,
                          const DecodeFetch& ahead, const DecodeScratch& scratch, float* partials) {
-  for (int64_t row = 0; row < rows.count; row += 4) {
-    switch (min_of(4, rows.count - row)) {
-      case 1:
-        decode_tile<Product, kSource, 1>(job, rows, block, row, started, ahead, scratch, partials);
-        break;
-      case 2:
-        decode_tile<Product, kSource, 2>(job, rows, block, row, started, ahead, scratch, partials);
-        break;
-      default:
-        decode_tile<Product, kSource, 4>(job, rows, block, row, started, ahead, scratch, partials);
-        break;
-    }
+  const Problem& p = *job.p;
+  const DecodeLayout& layout = job.layout;
+  const int64_t value_floats = layout.row_floats - kLanes;
+  const auto scores = [&](int64_t row) { return scratch.scores + row / 4 * layout.tile_scores; };
+  float maximum[kDecodeRows], sum[kDecodeRows], factor[kDecodeRows];
+  for (int64_t row = 0; row < decode_rows_padded(rows.count); ++row) {
+    const Partial partial = partial_at(layout, partials, min_of(row, rows.count - 1), value_floats);
+    maximum[row] = started ? *partial.maximum : -kInfinity;
+    sum[row] = started ? *partial.sum : 0;
+  }
+  for_each_tile(rows.count, [&]<int kRows>(int64_t row) {
+    score_tile<Product, kSource, kRows>(job, rows, block, row, ahead, scratch.queries, scores(row));
+  });
+  for_each_tile(rows.count, [&]<int kRows>(int64_t row) {
+    decode_softmax<Product, kRows>(p, rows, block, row, job.scale.base2, started, scores(row), maximum + row, sum + row,
+                                   factor + row);
+  });
+  for_each_tile(rows.count, [&]<int kRows>(int64_t row) {
+    value_tile<Product, kSource, kRows>(job, block, row, started, ahead, scores(row), factor + row,
+                                        partials + row * layout.row_floats);
+  });
+  for (int64_t row = 0; row < rows.count; ++row) {
+    const Partial partial = partial_at(layout, partials, row, value_floats);
+    *partial.maximum = maximum[row];
+    *partial.sum = sum[row];
   }
 }
 

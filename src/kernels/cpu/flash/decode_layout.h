@@ -40,7 +40,8 @@ struct DecodeLayout {
   int64_t query_units;      // of a row of Q, padded to whole vectors
   int64_t row_floats;       // of a row's partial result: O, then maximum and sum
   int64_t queries;          // floats of Q of one kv head
-  int64_t scratch;          // one task's: Q of all kv heads, then scores
+  int64_t tile_scores;      // floats of the scores of up to four rows
+  int64_t scratch;          // one task's: Q of all kv heads, then scores of one
   int64_t partials_offset;  // [batch][kv head][range][row]
   int64_t total;
 };
@@ -55,7 +56,8 @@ struct DecodeLayout {
   l.query_units = round_up(p.head_dim, blocking.lanes * (bf16 ? 2 : 1)) / (pairs ? 2 : 1);
   l.row_floats = round_up(p.head_dim_v, blocking.lanes * (bf16 ? 2 : 1)) + blocking.lanes;
   l.queries = l.rows * l.query_units;
-  l.scratch = (p.num_heads_kv * l.queries + (kDecodeBlock + 2 * blocking.lanes) * 4) * 4;
+  l.tile_scores = (kDecodeBlock + 2 * blocking.lanes) * 4;
+  l.scratch = (p.num_heads_kv * l.queries + ceil_div(l.rows, 4) * l.tile_scores) * 4;
   l.scratch = round_up(l.scratch, kCacheLine);
   l.partials_offset = num_threads * l.scratch;
   // Not l.ranges: with longer ranges there may be fewer of them, and more keys must never need less.

@@ -123,7 +123,7 @@ inline void adjust_decode_scores(const Problem& p, const Scale& scale, const Dec
 
 // A number per row, in the lanes of each of its keys.
 template <int kRows>
-inline F spread(const float (&numbers)[kRows]) {
+inline F spread(const float* numbers) {
   float lanes[kLanes];
   for (int i = 0; i < kLanes; ++i) lanes[i] = numbers[i % kRows];
   return load(lanes);
@@ -150,8 +150,7 @@ inline F over_keys(F x, const Combine& combine) {
 // by lane. factor[r] is what the new maximum makes of everything before, if something was `started`.
 template <class Product, int kRows>
 inline void decode_softmax(const Problem& p, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
-                           int64_t rows, float base2, bool started, float* scores, float (&maximum)[kRows],
-                           float (&sum)[kRows], float (&factor)[kRows]) {
+                           float base2, bool started, float* scores, float* maximum, float* sum, float* factor) {
   constexpr int64_t kKeys = kLanes / kRows;
   const int64_t whole = block.count * kRows, floats = round_up(block.count, kKeys * Product::kElements) * kRows;
   for (int64_t i = whole; i < floats; ++i) scores[i] = -kInfinity;
@@ -182,8 +181,8 @@ inline void decode_softmax(const Problem& p, const DecodeRows& all, const Decode
         store(lanes, weight[e]);
         for (int64_t j = 0; j < kLanes; ++j) {
           const int64_t n = (i + e * kLanes + j) / kRows, r = j % kRows;
-          if (n >= block.count || r >= rows) continue;
           const int64_t row = first_row + r;
+          if (n >= block.count || row >= all.count) continue;
           lanes[j] *= dropout_keeps(p, all.batch, all.head[row], all.query[row], block.key[n]) ? kept : 0;
         }
         weight[e] = load(lanes);

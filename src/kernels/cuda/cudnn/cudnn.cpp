@@ -71,6 +71,14 @@ int32_t check_scale(const Problem& p, Reason* reason) {
   return 0;
 }
 
+// For one query cuDNN shares the keys out among blocks and adds up their parts in the order in which they finish. It
+// does not declare that, so it cannot be asked for another kernel.
+int32_t check_queries(const Problem& p, Reason* reason) {
+  if (p.seqlen_q != 1) return 1;
+  refuse(reason, "there is one query, for which cuDNN gives other bits from run to run (\"_native_flash\" the same)");
+  return 0;
+}
+
 // What cuDNN said when the same shape was tried before.
 int32_t check_refusals(const Problem& p, Reason* reason) {
   if (!any_cudnn_refusal()) return 1;
@@ -91,7 +99,8 @@ int32_t check(const Problem* p, Reason* reason) {
        {std::pair("q", &p->q), std::pair("k", &p->k), std::pair("v", &p->v), std::pair("out", &p->out)}) {
     if (check_tensor(name, *t, reason) == 0) return 0;
   }
-  return check_scale(*p, reason) != 0 ? check_refusals(*p, reason) : 0;
+  if (check_scale(*p, reason) == 0 || check_queries(*p, reason) == 0) return 0;
+  return check_refusals(*p, reason);
 }
 
 attnmux_code prepare(const Problem* given_problem, attnmux_prepared* prepared, attnmux_error* error) {

@@ -66,7 +66,7 @@ extern "C" {
 
 size_t cudnnGetVersion() { return functions.get_version(); }
 const char* cudnnGetErrorString(cudnnStatus_t status) { return functions.get_error_string(status); }
-void cudnnGetLastErrorString(char* text, size_t size) { functions.get_last_error_string(text, size); }
+void cudnnGetLastErrorString(char* message, size_t max_size) { functions.get_last_error_string(message, max_size); }
 cudnnStatus_t cudnnCreate(cudnnHandle_t* handle) { return functions.create(handle); }
 cudnnStatus_t cudnnDestroy(cudnnHandle_t handle) { return functions.destroy(handle); }
 cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream) { return functions.set_stream(handle, stream); }

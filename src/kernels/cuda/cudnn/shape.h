@@ -28,7 +28,8 @@ static_assert(sizeof(CudnnShape) % sizeof(int64_t) == 0, "hashed word by word, w
 /// there is out of reach. Where lengths on the device decide, they stay.
 Problem attended_part(const Problem& problem);
 
-CudnnShape cudnn_shape(const Problem& attended);
+/// Of an attended part.
+CudnnShape cudnn_shape(const Problem& p);
 
 /// Where our own parts of the workspace lie behind cuDNN's: offsets in bytes from a base aligned to kCudnnAlignment.
 struct CudnnWorkspace {

@@ -70,6 +70,10 @@ __device__ inline float scaled_log_sum_exp(float maximum, float factor, float su
   return fmaf(scaled, kLn2High, fmaf(scaled, kLn2Low, fmaf(left, kFlashLn2, logf(sum))));
 }
 
+// P times 2^kRaise in units of the largest row of V has halves that leave 2^-40 of it. That is enough for rows of V
+// that are 2^-kWidestRange as large.
+constexpr int kRaise = 15, kWidestRange = 12;
+
 // What the outputs of a warp are counted in: 2^-kRaise times a power of two, which follows V from tile to tile, and
 // over which rows may have a power of two of their own. Both fall at once by no more than outputs have room for.
 template <int kRowTiles>

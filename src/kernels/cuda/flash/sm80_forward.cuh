@@ -112,31 +112,21 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
     load_tile<T, kDim, kM, Shape::kThreads, kGeneral>(shared_q, q, p.q.strides[1], first_query, first_query,
                                                       last_query + 1, head_dim, aligned, nullptr, 0);
     load_k(key, 0);
+    if (Shape::kStages == 2) load_v(key, 0);
     ptx::cp_async_commit();
-    if constexpr (Shape::kStages == 2) {
-      load_v(key, 0);
-      ptx::cp_async_commit();
-    }
   }
   uint32_t stage = 0;
-  bool first = Shape::kStages == 2;  // the first product does not wait for V
   for (; key < end_key; key += kN) {
-    if (first) {
-      ptx::cp_async_wait<1>();
-    } else {
-      ptx::cp_async_wait<0>();
-    }
+    ptx::cp_async_wait<0>();
     __syncthreads();  // K has arrived (two buffers: K and V have); every warp is done with the tile before
     if constexpr (Shape::kStages == 1) {
       load_v(key, 0);
       if constexpr (kMasks) load_masks(key);
       ptx::cp_async_commit();
-    } else {
-      if (key + kN < end_key) {
-        load_k(key + kN, stage ^ Shape::kStageBytes);
-        load_v(key + kN, stage ^ Shape::kStageBytes);
-      }
-      ptx::cp_async_commit();  // an empty group too, which the wait for the first V counts
+    } else if (key + kN < end_key) {
+      load_k(key + kN, stage ^ Shape::kStageBytes);
+      load_v(key + kN, stage ^ Shape::kStageBytes);
+      ptx::cp_async_commit();
     }
 
     float score[kRowTiles][kScoreTiles][4] = {};
@@ -149,12 +139,6 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
         load_k(key + kN, 0);
         ptx::cp_async_commit();
       }
-    }
-
-    if (first) {
-      ptx::cp_async_wait<1>();
-      __syncthreads();
-      first = false;
     }
 
     // Some query of the block does not keep some key of the tile.

@@ -6,12 +6,10 @@
 
 namespace attnmux {
 
-/// Whether outputs are rescaled only when a maximum has fallen far behind (takes_maximum).
-/// At head_dim 64 that costs 2 % where blocks fill the GPU many times, (1, 16384, 32), and gains 11 to 15 % where they
-/// fill it once or twice, (2, 4096, 10) and (2, 1024, 20), on an H200.
-constexpr bool flash_is_lazy(int64_t head_dim) {
-  return (head_dim > 48 && head_dim <= 64) || (head_dim > 96 && head_dim <= 160) || head_dim > 256;
-}
+/// Whether outputs are rescaled only when a maximum has fallen far behind (takes_maximum). On an H200 that gains 3 to 4
+/// % at head_dim 80 and 96; at 64, 11 to 15 % where blocks fill the GPU once or twice, (2, 4096, 10) and (2, 1024, 20),
+/// for 1 to 2 % where they fill it many times, (16, 1024, 16) and (1, 16384, 32).
+constexpr bool flash_is_lazy(int64_t head_dim) { return (head_dim > 48 && head_dim <= 160) || head_dim > 256; }
 
 /// Whether blocks of 64 queries serve a call better than those of 128, of which a multiprocessor has two at a time:
 /// with fewer than one and a half per place, the second round would leave most places empty. At head_dim 64, (2, 1024,

@@ -10,9 +10,12 @@
 namespace attnmux {
 namespace {
 
+// A pool takes memory from the driver in pieces of tens of megabytes, and what it holds is compared in those.
+constexpr uint64_t kSlack = uint64_t{128} << 20;
+
 struct Pool {
   std::atomic<cudaMemPool_t> handle{nullptr};
-  std::atomic<uint64_t> kept{0};  // bytes that are not given back to the driver: the largest call's
+  std::atomic<uint64_t> kept{0};  // bytes that are not given back to the driver: the largest call's, and some
 };
 
 // Never destroyed: work that is still queued may use their memory.
@@ -69,7 +72,7 @@ attnmux_code allocate_from_pool(int32_t device, size_t bytes, void* stream, void
                      bytes, device);
   }
   ATTNMUX_CUDA_TRY(allocated, "allocating a workspace");
-  return keep(pools()[static_cast<size_t>(device)], handle, bytes, error);
+  return keep(pools()[static_cast<size_t>(device)], handle, bytes + kSlack, error);
 }
 
 void trim_pools() {
