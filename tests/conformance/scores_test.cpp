@@ -48,6 +48,16 @@ TEST_P(Scores, BiasOfEveryKind) {
   }
 }
 
+TEST_P(Scores, BiasOfFp64ForFp64) {
+  Spec s = spec();
+  if (s.dtype != Dtype::kFp64) return;
+  s.bias_dtype = Dtype::kFp64;
+  for (const BiasKind kind : {BiasKind::kNormal, BiasKind::kSomeMinusInf, BiasKind::kRowsMinusInf}) {
+    s.bias = kind;
+    conform(s);
+  }
+}
+
 // A row of -FLT_MAX is finite: it averages its keys, as in PyTorch, and does not become an empty row.
 TEST_P(Scores, LowestBiasAveragesTheKeys) {
   for (const Target& target : kernels()) {

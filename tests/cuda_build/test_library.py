@@ -59,10 +59,9 @@ class Library(unittest.TestCase):
                 name = line.split(":")[1].strip()
             elif "flash_sm90_forward" in name:
                 functions.setdefault(name, []).append(line)
-        self.assertGreaterEqual(len(functions), 36)  # tiles, dtypes, sets of features
+        self.assertGreaterEqual(len(functions), 48)  # tiles, dtypes, sets of features
         for name, lines in functions.items():
             words = set(re.findall(r"\b(HGMMA|UTMALDG|WARPGROUP\.DEPBAR|HMMA|LDL|STL)\b", "\n".join(lines)))
-            words.discard("HMMA")  # a step's product once more, where sums have grown far
             self.assertEqual(words, {"HGMMA", "UTMALDG", "WARPGROUP.DEPBAR"}, name)
 
     # A step overlaps only if the wait for P·V stands behind its exponentials: nothing warns where the assembler moves it.
@@ -73,7 +72,7 @@ class Library(unittest.TestCase):
             if "Function :" not in line:
                 lines.append(line)
                 continue
-            if "flash_sm90_forward" in name and "Features)2" not in name and "FeaturesE2" not in name:
+            if "flash_sm90_forward" in name and "Features)3" not in name and "FeaturesE3" not in name:
                 for body in innermost_loops(lines):
                     waits = [i for i, x in enumerate(body) if "WARPGROUP.DEPBAR" in x]
                     if not waits:
@@ -83,7 +82,7 @@ class Library(unittest.TestCase):
                     self.assertEqual([x for x in body[waits[-1]:] if "MUFU.EX2" in x], [], name)
                     self.assertGreater(len([x for x in body[waits[0]:waits[1]] if "MUFU.EX2" in x]), 30, name)
             name, lines = line.split(":")[1].strip(), []
-        self.assertGreaterEqual(loops, 24)
+        self.assertGreaterEqual(loops, 36)
 
     def test_starts_without_a_driver(self):
         needed = output("readelf", "-d", LIBRARY)

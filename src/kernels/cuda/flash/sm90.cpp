@@ -4,7 +4,9 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/cuda/flash/joint/sm90.h"
 #include "kernels/cuda/flash/sm90_tiles.h"
+#include "kernels/cuda/runtime/alignment.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
@@ -66,9 +68,14 @@ bool ordinary_scale(const Problem& p) {
 }
 
 FlashSm90Features features_of(const Problem& p) {
-  constexpr uint64_t kHooks = ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_BIAS | ATTNMUX_SOFTCAP;
+  constexpr uint64_t kHooks = ATTNMUX_BIAS | ATTNMUX_SOFTCAP;
+  constexpr uint64_t kKeys = ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_VARLEN;
   if ((p.features & kHooks) != 0 || !ordinary_scale(p)) return FlashSm90Features::kAll;
-  return p.window_left >= 0 || p.window_right >= 0 ? FlashSm90Features::kPositions : FlashSm90Features::kPlain;
+  if ((p.features & kKeys) != 0) return FlashSm90Features::kKeys;
+  // One query at the end of the keys has none behind it.
+  const bool unmasked =
+      p.window_left < 0 && (p.window_right < 0 || (p.seqlen_q == 1 && p.align == ATTNMUX_ALIGN_BOTTOM_RIGHT));
+  return unmasked ? FlashSm90Features::kPlain : FlashSm90Features::kPositions;
 }
 
 int32_t check(const Problem* p, Reason* reason) {
@@ -79,32 +86,25 @@ int32_t check(const Problem* p, Reason* reason) {
              : 0;
 }
 
-// Does every row of the tensor start at a multiple of 16 bytes? The elements have 16 bits.
-bool rows_aligned(const Tensor& t) {
-  if (reinterpret_cast<uintptr_t>(t.data) % 16 != 0) return false;
-  for (int i = 0; i < 3; ++i) {
-    if (t.shape[i] > 1 && t.strides[i] % 8 != 0) return false;
-  }
-  return true;
-}
-
-// Counters; what padding leaves; the pieces of tiles. Each block may leave two pieces, and no more blocks than there
-// are steps have any.
-size_t attended_bytes(const Problem& p) {
-  return given(p.key_padding) ? static_cast<size_t>(round_up(p.batch * 2 * 4, 128)) : 0;
+// Counters, and the pieces of tiles. Each block may leave two pieces, and no more blocks than there are steps have any.
+// Under a mask by position steps differ from tile to tile, but for few queries at the end of the keys. The workspace is
+// there for any number of queries, since it must not fall with them.
+bool may_share_few(const Problem& p, const FlashSm90Tile& tile) {
+  const FlashSm90Features features = features_of(p);
+  const bool at_the_end =
+      features == FlashSm90Features::kPositions && p.window_left < 0 && p.align == ATTNMUX_ALIGN_BOTTOM_RIGHT;
+  return (features == FlashSm90Features::kPlain || at_the_end) &&
+         ceil_div(p.seqlen_kv, tile.keys) > kFlashSm90ShareCost;
 }
 bool may_share(const Problem& p, const FlashSm90Tile& tile) {
-  return features_of(p) == FlashSm90Features::kPlain && ceil_div(p.seqlen_kv, tile.keys) > kFlashSm90ShareCost;
+  return may_share_few(p, tile) && (features_of(p) == FlashSm90Features::kPlain || p.seqlen_q <= tile.keys);
 }
-int tile_index(const Problem& p) {
-  return flash_sm90_tile_index(p.head_dim, p.head_dim_v, features_of(p), p.seqlen_kv);
+FlashSm90Tile tile_of(const Problem& p) {
+  return flash_sm90_tile(flash_sm90_tile_index(p.head_dim, p.head_dim_v), features_of(p));
 }
-FlashSm90Tile tile_of(const Problem& p) { return flash_sm90_tile(tile_index(p), features_of(p)); }
-size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
-  // More keys may mean another tile; what is needed must not shrink. So this counts the smallest steps of all tiles.
-  FlashSm90Tile tile = tile_of(*p);
-  tile.keys = kFlashSm90FewestKeys;
-  if (!may_share(*p, tile)) return attended_bytes(*p);
+size_t own_workspace_bytes(const Problem* p) {
+  const FlashSm90Tile tile = tile_of(*p);
+  if (!may_share_few(*p, tile)) return flash_sm90_stream_bytes(*p, features_of(*p));
   const int64_t most = cuda_machine().device[p->device_id].multiprocessors;
   const int64_t rows = 64 * tile.groups * tile.cluster;
   const int64_t tiles = min_of(p->batch * p->num_heads_q * ceil_div(p->seqlen_q, rows), most) * tile.cluster;
@@ -112,29 +112,44 @@ size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
   return kFlashSm90ArrivalBytes + static_cast<size_t>(pieces * flash_sm90_partial_floats(tile) * 4);
 }
 
+// Which of two kernels runs depends on the number of queries, with which the workspace must not fall.
+size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
+  return static_cast<size_t>(
+      max_of(static_cast<int64_t>(own_workspace_bytes(p)), static_cast<int64_t>(joint::workspace_bytes(*p))));
+}
+
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
   if (p->seqlen_q == 0 || p->batch == 0 || p->num_heads_q == 0) return ATTNMUX_OK;
+  if (joint::takes(*p)) return joint::run(*p, *context, error);
   FlashSm90Call call{};
   call.p = *p;
   call.features = features_of(*p);
   call.scale_log2 = static_cast<float>(call.features == FlashSm90Features::kAll ? kLog2E : p->scale * kLog2E);
   call.multiprocessors = cuda_machine().device[p->device_id].multiprocessors;
   call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
-  call.aligned_out = rows_aligned(p->out) ? 1 : 0;
-  if (given(p->key_padding)) call.attended = static_cast<int32_t*>(context->workspace);
+  call.aligned_out = rows_aligned(p->out, 2, 16) ? 1 : 0;
+  call.bias_boxes = given(p->bias) && bias_map_takes(p->bias) ? 1 : 0;
+  place_flash_sm90_stream(*p, call.features, context->workspace, call.keys, call.queue);
   if (may_share(*p, tile_of(*p))) {
     call.arrivals = static_cast<int32_t*>(context->workspace);
     call.partials = reinterpret_cast<float*>(static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes);
   }
-  constexpr decltype(&launch_flash_sm90_64_bf16) kLaunch[2][4] = {
-      {launch_flash_sm90_64_bf16, launch_flash_sm90_128_bf16, launch_flash_sm90_192_bf16, launch_flash_sm90_256_bf16},
-      {launch_flash_sm90_64_fp16, launch_flash_sm90_128_fp16, launch_flash_sm90_192_fp16, launch_flash_sm90_256_fp16}};
-  int file = 0;
-  while (tile_index(*p) >= kFlashSm90Begin[file + 1]) ++file;
-  return kLaunch[p->dtype == ATTNMUX_BF16 ? 0 : 1][file](call, context->stream, error);
+  const bool bf16 = p->dtype == ATTNMUX_BF16;
+  auto launch = bf16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16;
+  if (call.features == FlashSm90Features::kKeys)
+    launch = bf16 ? launch_flash_sm90_keys_bf16 : launch_flash_sm90_keys_fp16;
+  if (call.features == FlashSm90Features::kAll) launch = bf16 ? launch_flash_sm90_all_bf16 : launch_flash_sm90_all_fp16;
+  return launch(call, context->stream, error);
 }
 
 }  // namespace
+
+int32_t flash_sm90_pack(const Problem& p, const FlashSm90Tile& tile) {
+  const int64_t group = p.num_heads_q / p.num_heads_kv, rows = 64 * tile.groups;
+  if (group == 1 || group > rows || tile.cluster > 1 || p.q.strides[2] == 0) return 1;
+  const int64_t packed = ceil_div(p.seqlen_q * group, flash_sm90_tile_rows(tile, group));
+  return packed < ceil_div(p.seqlen_q, rows) * group ? static_cast<int32_t>(group) : 1;
+}
 
 const Kernel kCudaFlashSm90 = {
     .struct_size = sizeof(Kernel),

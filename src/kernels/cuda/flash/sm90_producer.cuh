@@ -1,21 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // The producer: one warp that keeps the copies of K and V ahead of the warpgroups that compute (algorithm 2 of the
 // paper, its producer branch). V runs one step behind K, since a step multiplies K by Q before P by the V of the step
-// before, across the edges of tiles too.
+// before.
 #pragma once
 
-#include "kernels/cuda/flash/sm90_announce.cuh"
+#include "kernels/cuda/flash/sm90_schedule.cuh"
+#include "kernels/cuda/ptx/cp_async.cuh"
 #include "kernels/cuda/ptx/mbarrier.cuh"
 #include "kernels/cuda/ptx/tma.cuh"
 
 namespace attnmux {
 namespace {
-
-// Where the keys of a tile are.
-struct Sm90Keys {
-  int b, batch, head, row;     // of the problem; coordinates in the tensors
-  int valid_begin, valid_end;  // see Sm90Work
-};
 
 template <FlashSm90Tile kTile, FlashSm90Features kFeatures>
 struct Sm90Producer {
@@ -24,23 +19,17 @@ struct Sm90Producer {
   FlashSm90Shared<kTile> shared;
   int lane, rank;  // in the warp; of the block in its cluster
   Ring<L::kStages> k_ring, v_ring;
-  Ring<kTile.q_stages> q_ring;
+  Ring<1> q_ring;
   uint32_t landed = 0;  // a parity per stage
-  int announcements = 0;
-  // The V of this step is still to be copied, of the tile before; negative: none is.
-  int lagging_step = -1;
-  Sm90Keys lagging{};
 
   // A tile of K or V of kPages pages; all lanes call it and one copies. Each block of a cluster copies some of the
   // rows, for all of them.
   template <int kPages>
-  __device__ void load(const TensorMap& map, uint32_t to, uint32_t barrier, const Tensor& t, const Sm90Keys& keys,
-                       int step) {
+  __device__ void load(const TensorMap& map, uint32_t to, uint32_t barrier, const Tensor& t, int row, int head, int b) {
     if (lane != 0) return;
     ptx::mbarrier_arrive_expect(barrier, kPages * L::kKvPage);
     constexpr int kRows = L::kN / kTile.cluster;
-    const int row = keys.row + step * L::kN;
-    const int h = t.strides[2] == 0 ? 0 : keys.head, batch = t.strides[0] == 0 ? 0 : keys.batch;
+    const int h = t.strides[2] == 0 ? 0 : head, batch = t.strides[0] == 0 ? 0 : b;
 #pragma unroll
     for (int i = 0; i < kPages; ++i) {
       const uint32_t page = to + i * L::kKvPage + rank * (kRows * 128);
@@ -53,82 +42,66 @@ struct Sm90Producer {
     }
   }
 
-  // Announces what `write` writes, and copies the rows of Q of each group as soon as it has read those before; none
-  // where `w` is null.
-  template <typename Write>
-  __device__ void load_q(const Sm90Work* w, const Write& write) {
-    const uint32_t announcement = shared.announcement(announcements++);
-#pragma unroll
-    for (int group = 0; group < kTile.groups; ++group) {
-      ptx::mbarrier_wait(shared.q_empty(q_ring.stage, group), q_ring.parity ^ 1);
-      if (lane != 0) continue;
-      if (group == 0) write(announcement);
-      const uint32_t full = shared.q_full(q_ring.stage, group);
-      if (w == nullptr) {
-        ptx::mbarrier_arrive(full);
-      } else {
-        load_q_rows(*w, group, full);
+  __device__ void load_q(const Sm90Work& w) {
+    ptx::mbarrier_wait(shared.q_empty(), q_ring.parity ^ 1);
+    q_ring.next();
+    if (lane != 0) return;
+    const Tensor& q = call.p.q;
+    const int batch = q.strides[0] == 0 ? 0 : w.sequence.batch;
+    int row = w.sequence.q_row + w.first_query, head = q.strides[2] == 0 ? 0 : w.head;
+    if constexpr (!flash_sm90_is_streamed(kFeatures)) {
+      if (call.pack > 1) {  // heads are the rows of the map
+        head = w.sequence.q_row + w.first_query / call.pack;
+        row = w.head;
       }
     }
-    q_ring.next();
-  }
-  __device__ void load_q_rows(const Sm90Work& w, int group, uint32_t full) const {
-    constexpr uint32_t kBytes = 64 * 128;
-    const Tensor& q = call.p.q;
-    ptx::mbarrier_arrive_expect(full, L::kPages * kBytes);
+    ptx::mbarrier_arrive_expect(shared.q_full(), static_cast<uint32_t>(L::kPages * call.tile_rows * 128));
 #pragma unroll
     for (int i = 0; i < L::kPages; ++i) {
-      ptx::load_box(shared.q(q_ring.stage) + i * L::kQPage + group * kBytes, call.q_map, full, i * 64,
-                    w.sequence.q_row + w.first_query + group * 64, q.strides[2] == 0 ? 0 : w.head,
-                    q.strides[0] == 0 ? 0 : w.sequence.batch, ptx::kEvictFirst);
+      ptx::load_box(shared.q() + i * L::kQPage, call.q_map, shared.q_full(), i * 64, row, head, batch,
+                    ptx::kEvictFirst);
     }
   }
 
-  __device__ void load_k(const Sm90Keys& keys, int step) {
+  // `note` stands beside the tile for consumers that are told their steps.
+  __device__ void load_k(const Sm90Work& w, int step, uint32_t note = 0) {
     ptx::mbarrier_wait(shared.k_empty(k_ring.stage), k_ring.parity ^ 1);
-    load<L::kPages>(call.k_map, shared.k(k_ring.stage), shared.k_full(k_ring.stage), call.p.k, keys, step);
+    if constexpr (flash_sm90_is_streamed(kFeatures)) {
+      if (lane == 0) ptx::store_shared_4(shared.k_note(k_ring.stage), note);
+    }
+    load<L::kPages>(call.k_map, shared.k(k_ring.stage), shared.k_full(k_ring.stage), call.p.k,
+                    w.sequence.kv_row + step * L::kN, kv_head(w), w.sequence.batch);
     k_ring.next();
   }
 
-  __device__ void load_v(const Sm90Keys& keys, int step) {
+  // `padding`: it hides keys of this step.
+  __device__ void load_v(const Sm90Work& w, int step, bool padding = false) {
     ptx::mbarrier_wait(shared.v_empty(v_ring.stage), v_ring.parity ^ 1);
     const int first = step * L::kN;
     // Rows behind the tensor's last read as zero.
-    const int rows = static_cast<int>(call.p.v.shape[1]) - keys.row;
-    bool edge = first < keys.valid_begin || min(first + L::kN, rows) > keys.valid_end;
-    if constexpr (kFeatures == FlashSm90Features::kAll) edge = edge || has_padding(keys, first);
+    const int rows = static_cast<int>(call.p.v.shape[1]) - w.sequence.kv_row;
+    const bool edge = padding || first < w.valid_begin || min(first + L::kN, rows) > w.valid_end;
     const uint32_t to = shared.v(v_ring.stage), full = shared.v_full(v_ring.stage);
     const uint32_t landed_here = shared.v_landed(v_ring.stage);
-    load<L::kPagesV>(call.v_map, to, edge ? landed_here : full, call.p.v, keys, step);
+    load<L::kPagesV>(call.v_map, to, edge ? landed_here : full, call.p.v, w.sequence.kv_row + first, kv_head(w),
+                     w.sequence.batch);
     if (edge) {
       ptx::mbarrier_wait(landed_here, landed >> v_ring.stage & 1);
       landed ^= 1u << v_ring.stage;
-      clear_edge(keys, to, first);
+      clear_edge(w, to, first, padding);
       if (lane == 0) ptx::mbarrier_arrive(full);
     }
     v_ring.next();
   }
 
-  __device__ bool padded(const Sm90Keys& keys, int key) const {
-    const Tensor& t = call.p.key_padding;
-    return !attends(t, keys.b * t.strides[0] + key * t.strides[1]);
-  }
-  // Does padding hide keys of this step, among those that lengths leave?
-  __device__ bool has_padding(const Sm90Keys& keys, int first) const {
-    if (!given(call.p.key_padding)) return false;
-    bool found = false;
-    for (int key = first + lane; key < min(first + L::kN, keys.valid_end); key += 32)
-      found = found || padded(keys, key);
-    return __any_sync(0xFFFFFFFFu, found);
-  }
-
   // Rows of V that nobody attends become zero: they may hold NaN, and 0·NaN is NaN.
-  __device__ void clear_edge(const Sm90Keys& keys, uint32_t tile, int first) const {
+  __device__ void clear_edge(const Sm90Work& w, uint32_t tile, int first, bool padding) const {
     for (int row = lane / 8; row < L::kN; row += 4) {
       const int key = first + row;
-      bool keep = key >= keys.valid_begin && key < keys.valid_end;
-      if constexpr (kFeatures == FlashSm90Features::kAll) {
-        if (keep && given(call.p.key_padding)) keep = !padded(keys, key);
+      bool keep = key >= w.valid_begin && key < w.valid_end;
+      if constexpr (flash_sm90_is_streamed(kFeatures)) {
+        const Tensor& t = call.p.key_padding;
+        if (keep && padding) keep = attends(t, w.b * t.strides[0] + key * t.strides[1]);
       }
       if (keep) continue;
 #pragma unroll
@@ -141,38 +114,20 @@ struct Sm90Producer {
     __syncwarp();
   }
 
-  __device__ void load_lagging_v() {
-    if (lagging_step >= 0) load_v(lagging, lagging_step);
-    lagging_step = -1;
+  __device__ int kv_head(const Sm90Work& w) const {
+    return w.head / static_cast<int>(call.p.num_heads_q / call.p.num_heads_kv);
   }
 
-  __device__ void tile(const Sm90Work& w, const Sm90Turn& turn) {
-    // A tile without queries has no outputs; one without keys has zeros.
-    if (w.first_query >= w.sequence.queries) return;
-    const auto write = [&](uint32_t to) { announce(to, w, turn); };
-    if (w.empty()) {
-      load_lagging_v();
-      load_q(nullptr, write);
-      return;
-    }
-    // K first, then the V of the tile before: their places are free before that of Q, which the last step of the tile
-    // before still reads.
-    const int sharing = static_cast<int>(call.p.num_heads_q / call.p.num_heads_kv);
-    const Sm90Keys keys{w.b, w.sequence.batch, w.head / sharing, w.sequence.kv_row, w.valid_begin, w.valid_end};
-    load_k(keys, w.end_step - 1);
-    load_lagging_v();
-    load_q(&w, write);
+  __device__ void tile(const Sm90Work& w) {
+    if (w.empty()) return;
+    // K first: its place is free before that of Q, which the last step of the tile before still reads.
+    load_k(w, w.end_step - 1);
+    load_q(w);
     for (int step = w.end_step - 1; step > w.first_step; --step) {
-      load_k(keys, step - 1);
-      load_v(keys, step);
+      load_k(w, step - 1);
+      load_v(w, step);
     }
-    lagging = keys;
-    lagging_step = w.first_step;
-  }
-
-  __device__ void end() {
-    load_lagging_v();
-    load_q(nullptr, [](uint32_t to) { announce_end(to); });
+    load_v(w, w.first_step);
   }
 };
 

@@ -15,27 +15,18 @@ struct Sm90Row {
 };
 
 template <int kCount>
-__device__ inline void mask_products(const Sm90Positions& positions, int query, int first_key, float (&score)[kCount]) {
+__device__ inline void mask_products(const Sm90Positions& positions, int query, int query_8_further, int first_key,
+                                     float (&score)[kCount]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int end = positions.end(query + 8 * half) - first_key;
+    const int first = positions.begin(half == 0 ? query : query_8_further) - first_key;
+    const int end = positions.end(half == 0 ? query : query_8_further) - first_key;
 #pragma unroll
     for (int n = 0; n < kCount / 4; ++n) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        if (8 * n + i >= end) score[4 * n + 2 * half + i] = -INFINITY;
-      }
-    }
-  }
-  if (positions.first <= kAnyPosition.first && positions.begin_key == 0) return;  // no window, no padding before
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int first = positions.begin(query + 8 * half) - first_key;
-#pragma unroll
-    for (int n = 0; n < kCount / 4; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        if (8 * n + i < first) score[4 * n + 2 * half + i] = -INFINITY;
+        const int key = 8 * n + i;
+        if (key < first || key >= end) score[4 * n + 2 * half + i] = -INFINITY;
       }
     }
   }
@@ -46,28 +37,10 @@ __device__ inline void mask_products(const Sm90Positions& positions, int query, 
 // with the same relative error.
 constexpr float kStale = 8;
 
-// Scores become probabilities 2^((x - maximum)·scale·log2 e). Of finished scores (scale_log2 is log2 e) the difference
-// is taken before the scaling, so that those as large as FLT_MAX stay finite. A NaN score makes its probability NaN,
-// and with it sum and output.
-template <bool kFinished, int kCount>
-__device__ inline void exponentiate(float (&score)[kCount], float scale_log2, const Sm90Row (&row)[2]) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    // A row without any attended key so far has probabilities of 2^-inf.
-    const float reference = row[half].maximum == -INFINITY ? 0 : row[half].maximum, shift = reference * scale_log2;
-#pragma unroll
-    for (int n = 0; n < kCount / 4; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& x = score[4 * n + 2 * half + i];
-        x = ptx::exp2_approximate(kFinished ? (x - reference) * scale_log2 : fmaf(x, scale_log2, -shift));
-      }
-    }
-  }
-}
-
-// Probabilities by the largest scores so far; `rescale` is what older sums and outputs shrink by. False if it is 1 for
-// all rows of the warp. fmaxf ignores NaN.
+// Scores become probabilities 2^((x - maximum)·scale·log2 e); `rescale` is what older sums and outputs shrink by. False
+// if it is 1 for all rows of the warp. Of finished scores (scale_log2 is log2 e) the difference is taken before the
+// scaling, so that those as large as FLT_MAX stay finite. fmaxf ignores NaN; a NaN score makes its probability NaN, and
+// with it sum and output.
 template <bool kLazy, bool kFinished, int kCount>
 __device__ inline bool softmax_step(float (&score)[kCount], float scale_log2, Sm90Row (&row)[2], float (&rescale)[2]) {
   float largest[2];
@@ -94,38 +67,20 @@ __device__ inline bool softmax_step(float (&score)[kCount], float scale_log2, Sm
       row[half].maximum = largest[half];
       row[half].sum *= rescale[half];
     }
-  }
-  exponentiate<kFinished>(score, scale_log2, row);
-  return renew;
-}
-
-// The sums are added up apart from the exponentials: next to them, each addition would wait for the exponential just
-// begun, and the unit of exponentials for the addition.
-template <int kCount>
-__device__ inline void sum_probabilities(const float (&score)[kCount], float (&sum)[2]) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float part[2] = {};
+    const float reference = row[half].maximum == -INFINITY ? 0 : row[half].maximum, shift = reference * scale_log2;
+    float sum = 0;
 #pragma unroll
     for (int n = 0; n < kCount / 4; ++n) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) part[i] += score[4 * n + 2 * half + i];
+      for (int i = 0; i < 2; ++i) {
+        float& x = score[4 * n + 2 * half + i];
+        x = ptx::exp2_approximate(kFinished ? (x - reference) * scale_log2 : fmaf(x, scale_log2, -shift));
+        sum += x;
+      }
     }
-    sum[half] = part[0] + part[1];
+    row[half].sum += sum;
   }
-}
-
-// Has every row of the warp had a key?
-__device__ inline bool have_maxima(const Sm90Row (&row)[2]) {
-  return __all_sync(0xFFFFFFFFu, row[0].maximum != -INFINITY && row[1].maximum != -INFINITY);
-}
-
-// Probabilities by older maxima are good while their sums stay far from the largest 16-bit float; a row without any
-// maximum has none. All lanes of the warp get the same answer.
-__device__ inline bool outgrown(const float (&sum)[2], const Sm90Row (&row)[2]) {
-  constexpr float kMost = 8192;
-  return __any_sync(0xFFFFFFFFu,
-                    sum[0] > kMost || sum[1] > kMost || row[0].maximum == -INFINITY || row[1].maximum == -INFINITY);
+  return renew;
 }
 
 template <FlashSm90Features kFeatures>

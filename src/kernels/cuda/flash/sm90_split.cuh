@@ -32,11 +32,10 @@ __device__ inline float load_partial(const float* from) {
 
 // True if this piece was the last: then the group has the whole tile's outputs, maxima and sums.
 template <typename T, FlashSm90Tile kTile, FlashSm90Features kFeatures>
-__device__ inline bool Sm90Consumer<T, kTile, kFeatures>::join_pieces(uint32_t announcement) {
-  const Sm90Turn turn = announced_piece(announcement);
+__device__ inline bool Sm90Consumer<T, kTile, kFeatures>::join_pieces(const Sm90Turn& turn) {
   constexpr int kFloats = kTile.dim_v / 2 + 4, kGroupFloats = 128 * kFloats;
   const FlashSm90Shares& shares = call.shares;
-  const int thread = ptx::thread_again() % 128;
+  const int thread = static_cast<int>(threadIdx.x) % 128;
   // A block has pieces of at most two tiles.
   const auto partial = [&](int block) {
     const int second = turn.tile > block * shares.share / shares.steps ? 1 : 0;
@@ -54,7 +53,6 @@ __device__ inline bool Sm90Consumer<T, kTile, kFeatures>::join_pieces(uint32_t a
   int32_t* counter = call.arrivals + (turn.tile * kTile.cluster + rank) * kTile.groups + group;
   if (arrive(counter, shared.word(group), thread, 5 + static_cast<uint32_t>(group)) != turn.pieces - 1) return false;
 
-  row[0] = row[1] = {};
   clear();
   for (int piece = 0; piece < turn.pieces; ++piece) {
     const float* from = partial(turn.first_block + piece);

@@ -10,7 +10,8 @@ namespace attnmux {
 enum class FlashSm90Features {
   kPlain,      // lengths; a scale above 0
   kPositions,  // and causal and window
-  kAll,        // and softcap, bias, key padding, a dense mask, any scale
+  kKeys,       // and packed sequences, key padding, a dense mask
+  kAll,        // and softcap, bias, any scale
 };
 
 struct FlashSm90Tile {
@@ -21,65 +22,52 @@ struct FlashSm90Tile {
   int cluster;     // blocks that work on neighbouring queries and share the copies of K and V
   bool ping_pong;  // groups take turns at the tensor cores, so that the softmax of one hides below the others' products
   bool lazy;       // outputs are rescaled only when a maximum has fallen far behind
-  int q_stages;    // Q tiles under way
-  bool trusting;   // no look for larger scores after a tile's first step, until sums grow far
-  bool only_plain = false;  // another tile of the table serves other features
-  bool hooks = false;       // the instance with hooks, whose producer looks at padding
+  bool hooks = false;  // the instance with hooks, which has room for the bias of a step in shared memory
 };
 
 // A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 232, with
 // three 160. Shared memory is 227 KiB: 128·dim·groups + 2·stages·keys·(dim + dim_v) bytes, dims rounded up to 64.
 // clang-format off
 inline constexpr FlashSm90Tile kFlashSm90Tiles[] = {
-    // Measured on an H200 in one run, bf16, as a multiple of the speed of a kernel that looked for the largest score in
-    // every step and began each tile after the one before.
-    {64, 64, 3, 80, 2, 1, true, true, 2, true, true},     // 77 keys: 1.43, with steps of 128 keys 1.25
-    {64, 64, 3, 128, 2, 1, true, true, 2, true},          // 16384 keys: 1.17, without turns 1.12, not trusting 1.05
-    {96, 96, 2, 128, 2, 1, true, true, 2, true},          // as 128
-    {128, 128, 2, 176, 2, 1, true, true, 1, true, true},  // 16384 keys: 1.155, without turns 1.144, not trusting 1.03
-    {128, 128, 2, 128, 2, 1, true, true, 2, true},        // causal, 16384 keys: 1.39, not trusting 1.26, of 144 keys 1.22
-    {192, 128, 2, 128, 2, 1, true, false, 1, false},      // the most keys of which two stages fit in shared memory
-    {192, 192, 2, 112, 2, 1, true, true, 1, false},       // the same
-    {256, 256, 2, 80, 2, 1, true, true, 1, false},        // not lazily 0.92 of this; more keys do not fit in registers
+    // Measured on an H200 in one run with cuDNN 9.19, bf16, as a multiple of its speed.
+    {64, 64, 3, 128, 2, 1, false, false},    // 16384 keys: 1.113, with turns 1.074; 4096 keys: 0.964 and 0.970
+    {96, 96, 2, 176, 2, 1, true, false},     // as 128
+    {128, 128, 2, 176, 2, 1, false, false},  // 16384 keys: 1.045, with turns 1.006; 4352 keys: 1.079 and 1.093
+    {192, 128, 2, 128, 2, 1, true, false},   // the most keys of which two stages fit in shared memory
+    {192, 192, 2, 112, 2, 1, true, false},   // the same
+    {256, 256, 2, 80, 2, 1, true, true},     // 16384 keys: 1.213, not lazily 1.120; more keys do not fit in registers
 };
 // clang-format on
 
 inline constexpr int kFlashSm90TileCount = sizeof(kFlashSm90Tiles) / sizeof(FlashSm90Tile);
-/// Tiles are compiled in four files per dtype, those of a head_dim up to 64, 128, 192 and 256: where each begins.
-inline constexpr int kFlashSm90Begin[] = {0, 2, 5, 7, kFlashSm90TileCount};
-/// No tile of the instances that share tiles has steps of fewer keys.
-inline constexpr int kFlashSm90FewestKeys = 80;
 
-/// What a tile with `keys` keys costs, in keys: each step costs some more than its keys, and with one place for Q the
-/// next tile begins late. Fitted to rows of 512 to 16384 keys, of which each tile was faster in some.
-constexpr int64_t flash_sm90_cost(const FlashSm90Tile& tile, int64_t keys) {
-  return ceil_div(keys, tile.keys) * (tile.keys + 20) + (tile.q_stages == 1 ? 40 : 0);
-}
-
-/// The place in the table of the tile for a problem: the narrowest that is wide enough, and of two of the same width
-/// the one that costs less.
-constexpr int flash_sm90_tile_index(int64_t head_dim, int64_t head_dim_v, FlashSm90Features features, int64_t keys) {
+/// Where in the table the first tile is that is wide enough.
+constexpr int flash_sm90_tile_index(int64_t head_dim, int64_t head_dim_v) {
   int i = 0;
   while (i + 1 < kFlashSm90TileCount && (head_dim > kFlashSm90Tiles[i].dim || head_dim_v > kFlashSm90Tiles[i].dim_v))
     ++i;
-  if (!kFlashSm90Tiles[i].only_plain) return i;
-  if (features != FlashSm90Features::kPlain) return i + 1;
-  return flash_sm90_cost(kFlashSm90Tiles[i], keys) < flash_sm90_cost(kFlashSm90Tiles[i + 1], keys) ? i : i + 1;
+  return i;
 }
 
 /// The tile of an instance. Blocks of a cluster walk over the same keys, which masks by position take from them; hooks
-/// need registers, so their tiles have no more keys than these.
+/// need registers, so their tiles have fewer keys.
 ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, FlashSm90Features features) {
   FlashSm90Tile tile = kFlashSm90Tiles[index];
   if (features != FlashSm90Features::kPlain) tile.cluster = 1;
-  // With three groups, 128 keys and the mask do not fit in a thread's registers.
-  if (features == FlashSm90Features::kPositions && tile.groups == 3) tile.keys = 112;
   if (features == FlashSm90Features::kAll) {
     tile.groups = 2;
     tile.hooks = true;
-    tile.keys = tile.dim_v <= 128 ? 128 : tile.dim_v <= 192 ? 96 : 32;
+    tile.keys = tile.dim <= 192 ? 64 : 32;
   }
   return tile;
+}
+
+/// Words of 32 bits for a lane's scores in a row of a step.
+ATTNMUX_DEVICE constexpr int flash_sm90_mask_words(const FlashSm90Tile& tile) { return (tile.keys + 127) / 128; }
+
+/// Rows of a tile that are used where `pack` heads share them.
+constexpr int64_t flash_sm90_tile_rows(const FlashSm90Tile& tile, int64_t pack) {
+  return 64 * tile.groups / pack * pack;
 }
 
 /// Steps that sharing a tile costs: writing, reading and adding up the pieces. Shorter tiles are not shared.
