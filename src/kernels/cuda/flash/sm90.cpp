@@ -4,14 +4,15 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/cuda/flash/sm90_fp8.h"
 #include "kernels/cuda/flash/sm90_tiles.h"
+#include "kernels/cuda/flash/sm90_wide.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
 namespace attnmux {
 namespace {
 
-constexpr int64_t kMaxHeadDim = 256;
 constexpr double kLog2E = 1.4426950408889634;
 
 // Its instructions exist on this very architecture and not on newer ones.
@@ -37,13 +38,23 @@ int32_t check_device(const Problem& p, Reason* reason) {
   return 0;
 }
 
+bool is_fp8(const Problem& p) { return p.dtype == ATTNMUX_E4M3; }
+
 int32_t check_shape(const Problem& p, Reason* reason) {
+  const int64_t most = is_fp8(p) ? kFlashSm90Fp8MaxDim : kFlashSm90WideTo, step = is_fp8(p) ? 16 : 8;
   for (const auto& [name, dim] : {std::pair("head_dim", p.head_dim), std::pair("head_dim of v", p.head_dim_v)}) {
-    if (dim % 8 != 0 || dim > kMaxHeadDim) {
-      refuse(reason, "%s is %lld; it takes multiples of 8 up to %lld (\"native\" and \"_native_efficient\" take any)",
-             name, static_cast<long long>(dim), static_cast<long long>(kMaxHeadDim));
+    if (dim % step != 0 || dim > most) {
+      refuse(reason, "%s is %lld; %sit takes multiples of %lld up to %lld (%s)", name, static_cast<long long>(dim),
+             is_fp8(p) ? "of e4m3 " : "", static_cast<long long>(step), static_cast<long long>(most),
+             is_fp8(p) ? "a copy padded with zeros gives the same" : "\"native\" and \"_native_efficient\" take any");
       return 0;
     }
+  }
+  constexpr int64_t kMostBlocks = 65535;  // in the second and third dimension of a grid
+  if (is_fp8(p) && (p.batch > kMostBlocks || p.num_heads_kv > kMostBlocks)) {
+    refuse(reason, "there are %lld batch entries and %lld key heads; of e4m3 it takes up to 65535 of each",
+           static_cast<long long>(p.batch), static_cast<long long>(p.num_heads_kv));
+    return 0;
   }
   if (max_of(p.seqlen_q, p.seqlen_kv) >= kFlashSm90MaxLength) {
     refuse(reason, "there are %lld queries and %lld keys; it takes fewer than 2^30 of each",
@@ -71,8 +82,28 @@ FlashSm90Features features_of(const Problem& p) {
   return p.window_left >= 0 || p.window_right >= 0 ? FlashSm90Features::kPositions : FlashSm90Features::kPlain;
 }
 
+// E4M3 has instances for masks by position only.
+int32_t check_fp8(const Problem& p, Reason* reason) {
+  const struct {
+    uint64_t bit;
+    const char* what;
+  } hooks[] = {{ATTNMUX_MASK_KEY_PADDING, "a key-padding mask"},
+               {ATTNMUX_MASK_DENSE, "a dense mask"},
+               {ATTNMUX_BIAS, "an additive bias"},
+               {ATTNMUX_SOFTCAP, "a softcap"}};
+  for (const auto& hook : hooks) {
+    if ((p.features & hook.bit) == 0) continue;
+    refuse(reason, "takes e4m3 without %s; bf16 tensors may have one", hook.what);
+    return 0;
+  }
+  if (ordinary_scale(p)) return 1;
+  refuse(reason, "scale is %g; of e4m3 it takes finite scales above 0", p.scale);
+  return 0;
+}
+
 int32_t check(const Problem* p, Reason* reason) {
   if (check_device(*p, reason) == 0 || check_shape(*p, reason) == 0) return 0;
+  if (is_fp8(*p) && check_fp8(*p, reason) == 0) return 0;
   return tensor_map_takes("q", p->q, reason) != 0 && tensor_map_takes("k", p->k, reason) != 0 &&
                  tensor_map_takes("v", p->v, reason) != 0
              ? 1
@@ -96,17 +127,31 @@ size_t attended_bytes(const Problem& p) {
 bool may_share(const Problem& p, const FlashSm90Tile& tile) {
   return features_of(p) == FlashSm90Features::kPlain && ceil_div(p.seqlen_kv, tile.keys) > kFlashSm90ShareCost;
 }
+bool is_wide(const Problem& p) { return max_of(p.head_dim, p.head_dim_v) > kFlashSm90WideFrom; }
 FlashSm90Tile tile_of(const Problem& p) {
+  if (is_fp8(p)) return kFlashSm90Fp8Tiles[flash_sm90_fp8_index(p.head_dim, p.head_dim_v)];
+  if (is_wide(p)) return flash_sm90_wide_tile(flash_sm90_wide_index(p.head_dim, p.head_dim_v), features_of(p));
   return flash_sm90_tile(flash_sm90_tile_index(p.head_dim, p.head_dim_v), features_of(p));
 }
+// Before the rest of the workspace: what an instance wants beside it.
+size_t copy_bytes(const Problem& p) { return is_fp8(p) ? static_cast<size_t>(flash_sm90_value_bytes(p)) : 0; }
 size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
   const FlashSm90Tile tile = tile_of(*p);
-  if (!may_share(*p, tile)) return attended_bytes(*p);
+  if (!may_share(*p, tile)) return copy_bytes(*p) + attended_bytes(*p);
   const int64_t most = cuda_machine().device[p->device_id].multiprocessors;
-  const int64_t rows = 64 * tile.groups * tile.cluster;
+  const int64_t rows = (is_wide(*p) ? kFlashSm90WideRows : 64 * tile.groups) * tile.cluster;
   const int64_t tiles = min_of(p->batch * p->num_heads_q * ceil_div(p->seqlen_q, rows), most) * tile.cluster;
   const int64_t pieces = 2 * min_of(tiles * min_of(ceil_div(p->seqlen_kv, tile.keys), most), most);
-  return kFlashSm90ArrivalBytes + static_cast<size_t>(pieces * flash_sm90_partial_floats(tile) * 4);
+  const int64_t floats = is_wide(*p) ? flash_sm90_wide_partial_floats(tile) : flash_sm90_partial_floats(tile);
+  return copy_bytes(*p) + kFlashSm90ArrivalBytes + static_cast<size_t>(pieces * floats * 4);
+}
+
+attnmux_code launch(FlashSm90Call& call, void* values, void* stream, attnmux_error* error) {
+  const Problem& p = call.p;
+  if (is_fp8(p)) return launch_flash_sm90_fp8(call, values, stream, error);
+  const bool bf16 = p.dtype == ATTNMUX_BF16;
+  if (is_wide(p)) return (bf16 ? launch_flash_sm90_wide_bf16 : launch_flash_sm90_wide_fp16)(call, stream, error);
+  return (bf16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16)(call, stream, error);
 }
 
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
@@ -118,13 +163,13 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.multiprocessors = cuda_machine().device[p->device_id].multiprocessors;
   call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
   call.aligned_out = rows_aligned(p->out) ? 1 : 0;
-  if (given(p->key_padding)) call.attended = static_cast<int32_t*>(context->workspace);
+  char* rest = static_cast<char*>(context->workspace) + copy_bytes(*p);
+  if (given(p->key_padding)) call.attended = reinterpret_cast<int32_t*>(rest);
   if (may_share(*p, tile_of(*p))) {
-    call.arrivals = static_cast<int32_t*>(context->workspace);
-    call.partials = reinterpret_cast<float*>(static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes);
+    call.arrivals = reinterpret_cast<int32_t*>(rest);
+    call.partials = reinterpret_cast<float*>(rest + kFlashSm90ArrivalBytes);
   }
-  const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16;
-  return launch(call, context->stream, error);
+  return launch(call, context->workspace, context->stream, error);
 }
 
 }  // namespace
@@ -134,8 +179,8 @@ const Kernel kCudaFlashSm90 = {
     .device_type = ATTNMUX_CUDA,
     .name = "cuda_flash_sm90",
     .features = ((uint64_t{1} << ATTNMUX_FEATURE_COUNT) - 1) & ~ATTNMUX_DROPOUT,
-    .dtypes = 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16,
-    .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, 0},
+    .dtypes = 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16 | 1u << ATTNMUX_E4M3,
+    .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, ATTNMUX_QUANTIZED},
     .available = available,
     .check = check,
     .workspace_bytes = workspace_bytes,

@@ -21,7 +21,8 @@ struct FlashSm90Tile {
   int cluster;     // blocks that work on neighbouring queries and share the copies of K and V
   bool ping_pong;  // groups take turns at the tensor cores, so that the softmax of one hides below the others' products
   bool lazy;       // outputs are rescaled only when a maximum has fallen far behind
-  bool hooks = false;  // the instance with hooks, whose producer looks at padding
+  bool hooks = false;   // the instance with hooks, whose producer looks at padding
+  bool narrow = false;  // of 8-bit elements (sm90_fp8.h)
 };
 
 // A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 232, with
