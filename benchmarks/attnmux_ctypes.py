@@ -38,7 +38,8 @@ class Options(ctypes.Structure):
 class Exec(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_uint32), ("num_threads", ctypes.c_int32), ("set", ctypes.c_uint64),
                 ("stream", ctypes.c_void_p), ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t),
-                ("parallel_for", ctypes.c_void_p), ("pool", ctypes.c_void_p)]
+                ("parallel_for", ctypes.c_void_p), ("pool", ctypes.c_void_p), ("stream_allocate", ctypes.c_void_p),
+                ("stream_deallocate", ctypes.c_void_p), ("stream_user", ctypes.c_void_p)]
 
     def __init__(self, **fields):
         super().__init__(struct_size=ctypes.sizeof(Exec), **fields)

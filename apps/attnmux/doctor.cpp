@@ -49,6 +49,17 @@ std::string gpu_text(const GpuDriver& driver, const Json& cuda) {
   return (line.empty() ? "none, " : line) + "driver " + driver.version + build;
 }
 
+// "" where this build has no kernel that calls cuDNN, or no GPU that it could run on.
+std::string cudnn_text(const Json& cuda) {
+  if (!cuda.contains("cudnn")) return "";
+  const Json& cudnn = cuda["cudnn"];
+  const std::string reason = cudnn.value("reason", "");
+  if (!reason.empty()) return reason;
+  const auto version = cudnn.value("version", int64_t{0});
+  return std::to_string(version / 10000) + "." + std::to_string(version % 10000 / 100) + "." +
+         std::to_string(version % 100) + ", " + cudnn.value("path", "?");
+}
+
 Json gpu_json(const GpuDriver& driver) {
   Json gpus = Json::array();
   for (const Gpu& gpu : driver.gpus) gpus.push_back({{"name", gpu.name}});
@@ -82,7 +93,9 @@ void print_report() {
                            ? bytes_text(mem.total_bytes) + ", " + bytes_text(mem.available_bytes) + " available"
                            : "?"});
   facts.row({"threads", std::to_string(m.value("num_threads", 1))});
-  facts.row({"GPU", gpu_text(nvidia_driver(), devices.value("cuda", Json::object()))});
+  const Json cuda = devices.value("cuda", Json::object());
+  facts.row({"GPU", gpu_text(nvidia_driver(), cuda)});
+  if (const std::string cudnn = cudnn_text(cuda); !cudnn.empty()) facts.row({"cuDNN", cudnn});
   facts.print();
 
   std::fputs("\n", stdout);

@@ -94,11 +94,12 @@ ATTNMUX_API attnmux_code attnmux_context_enter(const attnmux_context* context, a
 ATTNMUX_API attnmux_code attnmux_check_environment(attnmux_error* error); /* every ATTNMUX_* variable */
 ATTNMUX_API attnmux_code attnmux_set_num_threads(int32_t num_threads, attnmux_error* error); /* 0: all cores */
 ATTNMUX_API attnmux_code attnmux_num_threads(int32_t* num_threads, attnmux_error* error);
-ATTNMUX_API void attnmux_release_workspace(void); /* frees the cached arenas that no call is using */
+ATTNMUX_API void attnmux_release_workspace(void); /* frees what no call is using: cached arenas, pools of GPUs */
 /* Receives one line without its newline; null restores stderr. */
 typedef void (*attnmux_log_sink)(void* user, const char* line, size_t length);
 ATTNMUX_API void attnmux_set_log_sink(attnmux_log_sink sink, void* user);
-/* Replaces how workspaces are allocated when the caller gives none; null restores the default. */
+/* Replaces how workspaces of CPU calls are allocated when the caller gives none; null restores the default. A CUDA
+ * call's are allocated in the order of its stream: attnmux_exec.stream_allocate. */
 typedef void* (*attnmux_allocate)(void* user, int32_t device_type, size_t bytes, size_t alignment);
 typedef void (*attnmux_deallocate)(void* user, int32_t device_type, void* pointer, size_t bytes);
 ATTNMUX_API attnmux_code attnmux_set_allocator(attnmux_allocate allocate, attnmux_deallocate deallocate, void* user,

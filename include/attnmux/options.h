@@ -37,7 +37,7 @@ struct Descale {
 /// What is computed.
 struct AttentionOptions {
   Mask mask = {};
-  TensorView bias = {};              ///< broadcastable to (B, Hq, Sq, Skv); fp32, fp16, bf16; added to the scores
+  TensorView bias = {};              ///< broadcastable to (B, Hq, Sq, Skv); fp32, fp16, bf16 (fp64 inputs: fp64)
   std::optional<double> scale = {};  ///< any finite value; default head_dim^-1/2
   double softcap = 0;                ///< s = softcap·tanh(scale·q·k / softcap); 0 is off
   MutableTensorView lse = {};        ///< output (B, Hq, Sq) fp32, natural log; (Hq, T) for packed sequences
@@ -130,12 +130,41 @@ class Executor {
   void (*run_)(void*, int64_t, void (*)(void*, int64_t), void*) = nullptr;
 };
 
+/// Where CUDA calls without a workspace get it: anything with `void* allocate(device, stream, bytes)`, null where
+/// memory ran out, and `deallocate(device, stream, pointer, bytes)`. Between the two, work that is queued on the stream
+/// uses the memory. It must outlive the call, and does not throw.
+class StreamAllocator {
+ public:
+  StreamAllocator() = default;  ///< a memory pool of the library's own
+  template <typename Allocator>
+  static StreamAllocator from(Allocator& allocator) {
+    StreamAllocator a;
+    a.user_ = &allocator;
+    a.allocate_ = [](void* user, int32_t device, void* stream, size_t bytes) -> void* {
+      return static_cast<Allocator*>(user)->allocate(device, static_cast<CUstream_st*>(stream), bytes);
+    };
+    a.deallocate_ = [](void* user, int32_t device, void* stream, void* pointer, size_t bytes) {
+      static_cast<Allocator*>(user)->deallocate(device, static_cast<CUstream_st*>(stream), pointer, bytes);
+    };
+    return a;
+  }
+  template <typename Allocator>
+  static StreamAllocator from(const Allocator&& allocator) = delete;
+
+ private:
+  friend class ExecFrame;
+  void* user_ = nullptr;
+  attnmux_stream_allocate allocate_ = nullptr;
+  attnmux_stream_deallocate deallocate_ = nullptr;
+};
+
 /// Where it runs.
 struct ExecContext {
   Stream stream = {};                                  ///< CUDA tensors need one; CPU tensors take none
   std::optional<std::span<std::byte>> workspace = {};  ///< used exclusively, also when it is empty
   Executor executor = {};
-  int num_threads = 0;  ///< caps the library's own pool for this call; 0: no cap
+  int num_threads = 0;                    ///< caps the library's own pool for this call; 0: no cap
+  StreamAllocator stream_allocator = {};  ///< of CUDA calls without a workspace
 };
 
 /// ExecContext as the C ABI wants it, for the length of one call; keeps what the caller's pool threw.
@@ -150,6 +179,9 @@ class ExecFrame {
       c_.workspace = exec.workspace->data();
       c_.workspace_bytes = exec.workspace->size();
     }
+    c_.stream_allocate = exec.stream_allocator.allocate_;
+    c_.stream_deallocate = exec.stream_allocator.deallocate_;
+    c_.stream_user = exec.stream_allocator.user_;
     if (executor_.run_ != nullptr) {
       c_.num_threads = executor_.num_threads_;
       c_.parallel_for = &ExecFrame::run;

@@ -19,7 +19,7 @@ inline int num_threads() {
   attnmux_num_threads(&n, nullptr);
   return n;
 }
-/// Frees the cached arenas that no call is using.
+/// Frees what no call is using: cached arenas of the CPU, memory pools of GPUs.
 inline void release_workspace() { attnmux_release_workspace(); }
 
 /// Receives what the library has to say, one line at a time (ATTNMUX_VERBOSE=dispatch); null restores stderr.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The verbs of the C ABI: attention, plan, run.
+#include <utility>
+
 #include "api/guard.h"
 #include "api/log.h"
 #include "api/run.h"
@@ -16,6 +18,7 @@ using namespace attnmux;
 struct attnmux_plan {
   Problem problem;  // the largest that it serves; its pointers are not used
   Selection selection;
+  Prepared prepared;
   int32_t num_threads;
   size_t workspace_bytes;
 };
@@ -32,6 +35,45 @@ void log_choice(const Problem& p, const attnmux_options& o, int32_t num_threads)
     log_line(std::string_view(text).substr(begin, end - begin));
     begin = end == std::string::npos ? text.size() : end + 1;
   }
+}
+
+// A kernel that is tied to one shape is tied to strides and masks as well.
+attnmux_code check_same_layout(const attnmux_plan& plan, const Problem& p, attnmux_error* error) {
+  const Problem& made = plan.problem;
+  const struct {
+    const char* name;
+    const Tensor &t, &planned;
+  } tensors[] = {{"q", p.q, made.q},
+                 {"k", p.k, made.k},
+                 {"v", p.v, made.v},
+                 {"out", p.out, made.out},
+                 {"lse", p.lse, made.lse},
+                 {"mask.key_padding", p.key_padding, made.key_padding},
+                 {"mask.dense", p.dense_mask, made.dense_mask},
+                 {"bias", p.bias, made.bias}};
+  for (const auto& [name, t, planned] : tensors) {
+    const bool same_dtype = t.dtype == planned.dtype;
+    bool same = same_dtype;
+    for (int i = 0; i < 4; ++i) same = same && (t.strides[i] == planned.strides[i] || t.shape[i] <= 1);
+    if (same) continue;
+    return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                ATTNMUX_MESSAGE("plan for " << plan.selection.kernel->name << ": the "
+                                            << (same_dtype ? "strides" : "dtype") << " of " << name
+                                            << " differ from the planned; this kernel serves one shape and layout"));
+  }
+  const struct {
+    const char* name;
+    int64_t value, planned;
+  } numbers[] = {{"left end of the window", p.window_left, made.window_left},
+                 {"right end of the window", p.window_right, made.window_right},
+                 {"alignment of the mask", p.align, made.align}};
+  for (const auto& [name, value, planned] : numbers) {
+    if (value == planned) continue;
+    return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                ATTNMUX_MESSAGE("plan for " << plan.selection.kernel->name << ": the " << name << " is " << value
+                                            << "; accepted is (this kernel serves one mask) the planned " << planned));
+  }
+  return ATTNMUX_OK;
 }
 
 attnmux_code check_fits(const attnmux_plan& plan, const Problem& p, attnmux_error* error) {
@@ -75,10 +117,12 @@ attnmux_code check_fits(const attnmux_plan& plan, const Problem& p, attnmux_erro
   for (const auto& f : same) {
     if (f.value != f.planned) return wrong(f.name, f.value, "the planned ", f.planned);
   }
+  const bool one_shape = (plan.selection.kernel->traits & ATTNMUX_KERNEL_ONE_SHAPE) != 0;
   for (const auto& f : at_most) {
     if (f.value > f.planned) return wrong(f.name, f.value, "at most the planned ", f.planned);
+    if (one_shape && f.value < f.planned) return wrong(f.name, f.value, "(this kernel serves one shape) ", f.planned);
   }
-  return ATTNMUX_OK;
+  return one_shape ? check_same_layout(plan, p, error) : ATTNMUX_OK;
 }
 
 }  // namespace
@@ -90,9 +134,8 @@ attnmux_code attnmux_attention(const attnmux_tensor* q, const attnmux_tensor* k,
                                attnmux_error* error) {
   return guarded(error, [&]() -> attnmux_code {
     ATTNMUX_TRY(check_environment(error));
-    attnmux_options storage;
     const attnmux_options* o = nullptr;
-    ATTNMUX_TRY(read_options(options, storage, o, error));
+    ATTNMUX_TRY(read_options(options, o, error));
     Problem p;
     ATTNMUX_TRY(make_problem(q, k, v, out, *o, Pointers::kRequired, p, error));
     attnmux_exec e;
@@ -101,7 +144,9 @@ attnmux_code attnmux_attention(const attnmux_tensor* q, const attnmux_tensor* k,
     if (environment().verbose_dispatch) log_choice(p, *o, threads);
     Selection selection;
     ATTNMUX_TRY(select(p, *o, selection, error));
-    return run_kernel(*selection.kernel, p, e, threads, error);
+    Prepared prepared;
+    ATTNMUX_TRY(prepared.make(*selection.kernel, p, error));
+    return run_kernel(*selection.kernel, prepared, p, e, threads, error);
   });
 }
 
@@ -112,9 +157,8 @@ attnmux_code attnmux_plan_create(const attnmux_tensor* q, const attnmux_tensor* 
     if (plan == nullptr) return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("plan is a null pointer"));
     *plan = nullptr;
     ATTNMUX_TRY(check_environment(error));
-    attnmux_options storage;
     const attnmux_options* o = nullptr;
-    ATTNMUX_TRY(read_options(options, storage, o, error));
+    ATTNMUX_TRY(read_options(options, o, error));
     Problem p;
     ATTNMUX_TRY(make_problem(q, k, v, out, *o, Pointers::kOptional, p, error));
     attnmux_exec e;
@@ -123,7 +167,10 @@ attnmux_code attnmux_plan_create(const attnmux_tensor* q, const attnmux_tensor* 
     if (environment().verbose_dispatch) log_choice(p, *o, threads);
     Selection selection;
     ATTNMUX_TRY(select(p, *o, selection, error));
-    *plan = new attnmux_plan{p, selection, threads, workspace_needed(*selection.kernel, p, threads)};
+    Prepared prepared;
+    ATTNMUX_TRY(prepared.make(*selection.kernel, p, error));
+    const size_t needed = workspace_needed(*selection.kernel, prepared, p, threads);
+    *plan = new attnmux_plan{p, selection, std::move(prepared), threads, needed};
     return ATTNMUX_OK;
   });
 }
@@ -134,9 +181,8 @@ attnmux_code attnmux_plan_run(const attnmux_plan* plan, const attnmux_tensor* q,
   return guarded(error, [&]() -> attnmux_code {
     if (plan == nullptr)
       return fail(error, ATTNMUX_INVALID_ARGUMENT, ATTNMUX_MESSAGE("plan is empty; make one with plan()"));
-    attnmux_options storage;
     const attnmux_options* o = nullptr;
-    ATTNMUX_TRY(read_options(options, storage, o, error));
+    ATTNMUX_TRY(read_options(options, o, error));
     Problem p;
     ATTNMUX_TRY(make_problem(q, k, v, out, *o, Pointers::kRequired, p, error));
     ATTNMUX_TRY(check_fits(*plan, p, error));
@@ -153,7 +199,8 @@ attnmux_code attnmux_plan_run(const attnmux_plan* plan, const attnmux_tensor* q,
     const int32_t wanted = e.parallel_for != nullptr ? e.num_threads
                            : e.num_threads > 0       ? e.num_threads
                                                      : plan->num_threads;
-    return run_kernel(kernel, p, e, wanted < plan->num_threads ? wanted : plan->num_threads, error);
+    const int32_t at_most = wanted < plan->num_threads ? wanted : plan->num_threads;
+    return run_kernel(kernel, plan->prepared, p, e, at_most, error);
   });
 }
 

@@ -10,6 +10,7 @@
 #include "dispatch/select.h"
 #include "kernels/cpu/runtime/arena.h"
 #include "kernels/cpu/runtime/thread_pool.h"
+#include "kernels/cuda/runtime/pool.h"
 
 using namespace attnmux;
 
@@ -141,7 +142,10 @@ attnmux_code attnmux_num_threads(int32_t* num_threads, attnmux_error* error) {
   });
 }
 
-void attnmux_release_workspace(void) { release_cached_blocks(); }
+void attnmux_release_workspace(void) {
+  release_cached_blocks();
+  trim_pools();
+}
 
 void attnmux_set_log_sink(attnmux_log_sink sink, void* user) { set_log_sink_raw(sink, user); }
 

@@ -25,9 +25,8 @@ attnmux_code attnmux_explain(const attnmux_tensor* q, const attnmux_tensor* k, c
                   ATTNMUX_MESSAGE("flags is "
                                   << flags << "; accepted are ATTNMUX_EXPLAIN_ALL (1) and ATTNMUX_EXPLAIN_JSON (2)"));
     }
-    attnmux_options storage;
     const attnmux_options* o = nullptr;
-    ATTNMUX_TRY(read_options(options, storage, o, error));
+    ATTNMUX_TRY(read_options(options, o, error));
     Problem p;
     ATTNMUX_TRY(make_problem(q, k, v, out, *o, Pointers::kOptional, p, error));
     attnmux_exec e;
@@ -75,9 +74,8 @@ attnmux_code attnmux_oracle(int32_t kind, const attnmux_tensor* q, const attnmux
     if (kind != ATTNMUX_ORACLE_FP64 && kind != ATTNMUX_ORACLE_PLAIN) {
       return wrong(ATTNMUX_MESSAGE("kind is " << kind << "; accepted are 0 (fp64) and 1 (plain)"));
     }
-    attnmux_options storage;
     const attnmux_options* o = nullptr;
-    ATTNMUX_TRY(read_options(options, storage, o, error));
+    ATTNMUX_TRY(read_options(options, o, error));
     Problem p;
     ATTNMUX_TRY(make_problem_without_output(q, k, v, *o, p, error));
     if (p.device_type != ATTNMUX_CPU) return wrong(ATTNMUX_MESSAGE("q is on a device; the oracle reads cpu tensors"));

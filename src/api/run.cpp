@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/run.h"
 
+#include <cstddef>
+#include <cstring>
 #include <vector>
 
 #include "dispatch/environment.h"
@@ -12,6 +14,11 @@
 
 namespace attnmux {
 namespace {
+
+// attnmux_exec of the first version, which programs built with it still pass.
+constexpr size_t kFirstExecBytes = offsetof(attnmux_exec, stream_allocate);
+
+bool has_no_row(const Problem& p) { return p.batch == 0 || p.num_heads_q == 0 || p.q.shape[1] == 0; }
 
 // ATTNMUX_CHECK=sync: what is always checked of lengths in host memory, for lengths in device memory.
 attnmux_code check_device_lengths(const Problem& p, void* stream, attnmux_error* error) {
@@ -34,8 +41,9 @@ attnmux_code read_exec(const attnmux_exec* given_exec, const Problem& p, attnmux
   exec = attnmux_exec{};
   exec.struct_size = sizeof(exec);
   if (given_exec != nullptr) {
-    ATTNMUX_TRY(check_struct("exec", given_exec, given_exec->struct_size, sizeof(attnmux_exec), error));
-    exec = *given_exec;
+    const uint32_t size = given_exec->struct_size;
+    ATTNMUX_TRY(check_struct("exec", given_exec, size, sizeof(exec), error, kFirstExecBytes));
+    std::memcpy(&exec, given_exec, size < sizeof(exec) ? size : sizeof(exec));
   }
   const auto wrong = [&](const Message& what) { return fail(error, ATTNMUX_INVALID_ARGUMENT, what); };
   if ((exec.set & ~ATTNMUX_EXEC_WORKSPACE) != 0)
@@ -55,6 +63,14 @@ attnmux_code read_exec(const attnmux_exec* given_exec, const Problem& p, attnmux
   }
   if (exec.parallel_for == nullptr && exec.pool != nullptr)
     return wrong(ATTNMUX_MESSAGE("exec.pool is given without exec.parallel_for"));
+  if ((exec.stream_allocate == nullptr) != (exec.stream_deallocate == nullptr)) {
+    return wrong(ATTNMUX_MESSAGE("exec.stream_" << (exec.stream_allocate == nullptr ? "" : "de")
+                                                << "allocate is null, and its counterpart is not; both are needed"));
+  }
+  if (exec.stream_allocate == nullptr && exec.stream_user != nullptr)
+    return wrong(ATTNMUX_MESSAGE("exec.stream_user is given without exec.stream_allocate"));
+  if (p.device_type == ATTNMUX_CPU && exec.stream_allocate != nullptr)
+    return wrong(ATTNMUX_MESSAGE("exec.stream_allocate is given, but the tensors are on the cpu"));
   if (p.device_type == ATTNMUX_CPU && exec.stream != nullptr)
     return wrong(ATTNMUX_MESSAGE("exec.stream is given, but the tensors are on the cpu"));
   if (p.device_type == ATTNMUX_CUDA && exec.stream == nullptr) {
@@ -69,15 +85,23 @@ int32_t threads_of(const attnmux_exec& exec) {
   return exec.num_threads > 0 && exec.num_threads < pool ? exec.num_threads : pool;
 }
 
-size_t workspace_needed(const Kernel& kernel, const Problem& problem, int32_t num_threads) {
-  const size_t bytes = kernel.workspace_bytes == nullptr ? 0 : kernel.workspace_bytes(&problem, num_threads);
+attnmux_code Prepared::make(const Kernel& kernel, const Problem& p, attnmux_error* error) {
+  if (kernel.prepare == nullptr || has_no_row(p)) return ATTNMUX_OK;
+  ATTNMUX_TRY(kernel.prepare(&p, &c_, error));
+  kernel_ = &kernel;
+  return ATTNMUX_OK;
+}
+
+size_t workspace_needed(const Kernel& kernel, const Prepared& prepared, const Problem& p, int32_t num_threads) {
+  size_t bytes = prepared.c().workspace_bytes;
+  if (kernel.prepare == nullptr && kernel.workspace_bytes != nullptr) bytes = kernel.workspace_bytes(&p, num_threads);
   return bytes == 0 ? 0 : bytes + kWorkspaceAlignment - 1;
 }
 
-attnmux_code run_kernel(const Kernel& kernel, const Problem& p, const attnmux_exec& exec, int32_t num_threads,
-                        attnmux_error* error) {
-  if (p.batch == 0 || p.num_heads_q == 0 || p.q.shape[1] == 0) return ATTNMUX_OK;  // no row to write
-  const size_t needed = workspace_needed(kernel, p, num_threads);
+attnmux_code run_kernel(const Kernel& kernel, const Prepared& prepared, const Problem& p, const attnmux_exec& exec,
+                        int32_t num_threads, attnmux_error* error) {
+  if (has_no_row(p)) return ATTNMUX_OK;
+  const size_t needed = workspace_needed(kernel, prepared, p, num_threads);
   void* workspace = exec.workspace;
   const bool own = (exec.set & ATTNMUX_EXEC_WORKSPACE) == 0;
   if (!own && exec.workspace_bytes < needed) {
@@ -93,7 +117,7 @@ attnmux_code run_kernel(const Kernel& kernel, const Problem& p, const attnmux_ex
     ATTNMUX_TRY(device.enter(p.device_id, error));
     ATTNMUX_TRY(check_cuda_pointers(p, error));
     if (environment().check_sync) ATTNMUX_TRY(check_device_lengths(p, exec.stream, error));
-    if (own && needed != 0) ATTNMUX_TRY(block.allocate(needed, exec.stream, error));
+    if (own && needed != 0) ATTNMUX_TRY(block.allocate(needed, p.device_id, exec, error));
   }
   const ArenaBlock arena(own && !cuda ? needed : 0);
   if (own) {
@@ -114,6 +138,7 @@ attnmux_code run_kernel(const Kernel& kernel, const Problem& p, const attnmux_ex
   context.workspace_bytes = needed == 0 ? 0 : needed - (kWorkspaceAlignment - 1);
   context.parallel_for = exec.parallel_for != nullptr ? exec.parallel_for : pool_parallel_for;
   context.pool = exec.pool;
+  context.prepared = prepared.c().state;
   const attnmux_code code = kernel.run(&p, &context, error);
   if (code != ATTNMUX_OK && error != nullptr && error->code != code) {
     return fail(error, code, ATTNMUX_MESSAGE("kernel " << kernel.name << " failed with code " << code));

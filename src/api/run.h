@@ -15,10 +15,27 @@ attnmux_code read_exec(const attnmux_exec* given, const Problem& problem, attnmu
 /// The threads that a kernel may use, always at least 1.
 int32_t threads_of(const attnmux_exec& exec);
 
-/// Scratch that the kernel wants, and room to align it: what plan.workspace_bytes() reports. 0 stays 0.
-size_t workspace_needed(const Kernel& kernel, const Problem& problem, int32_t num_threads);
+/// What a kernel prepared for one problem, given back at the end of the scope. Of most kernels: nothing.
+class Prepared {
+ public:
+  Prepared() = default;
+  Prepared(Prepared&& other) noexcept : kernel_(other.kernel_), c_(other.c_) { other.kernel_ = nullptr; }
+  Prepared& operator=(Prepared&&) = delete;
+  ~Prepared() {
+    if (kernel_ != nullptr && c_.state != nullptr) kernel_->release(c_.state);
+  }
+  attnmux_code make(const Kernel& kernel, const Problem& problem, attnmux_error* error);
+  const attnmux_prepared& c() const { return c_; }
 
-attnmux_code run_kernel(const Kernel& kernel, const Problem& problem, const attnmux_exec& exec, int32_t num_threads,
-                        attnmux_error* error);
+ private:
+  const Kernel* kernel_ = nullptr;
+  attnmux_prepared c_{};
+};
+
+/// Scratch that the kernel wants, and room to align it: what plan.workspace_bytes() reports. 0 stays 0.
+size_t workspace_needed(const Kernel& kernel, const Prepared& prepared, const Problem& problem, int32_t num_threads);
+
+attnmux_code run_kernel(const Kernel& kernel, const Prepared& prepared, const Problem& problem,
+                        const attnmux_exec& exec, int32_t num_threads, attnmux_error* error);
 
 }  // namespace attnmux

@@ -16,6 +16,9 @@
 #include "kernels/cpu/isa/cpu_isa.h"
 #include "kernels/cpu/runtime/thread_pool.h"
 #include "kernels/cuda/runtime/device.h"
+#ifdef ATTNMUX_HAS_CUDNN
+#include "kernels/cuda/cudnn/library.h"
+#endif
 
 namespace attnmux {
 namespace {
@@ -52,6 +55,7 @@ Json describe_kernel(const Kernel& kernel) {
     json["accuracy"][std::string(dtype_name(dtype))] = accuracy_name(kernel.accuracy[dtype]);
   }
   json["features"] = feature_names(kernel.features);
+  json["one_shape"] = (kernel.traits & ATTNMUX_KERNEL_ONE_SHAPE) != 0;
   return json;
 }
 
@@ -96,6 +100,12 @@ Json describe_cuda() {
                             {"l2_bytes", d.l2_bytes},
                             {"shared_bytes", d.shared_bytes}});
   }
+#ifdef ATTNMUX_HAS_CUDNN
+  if (cuda.num_devices > 0) {  // not loaded where nothing can use it
+    const CudnnLibrary& cudnn = cudnn_library();
+    json["cudnn"] = {{"version", cudnn.version}, {"path", cudnn.path}, {"reason", cudnn.reason}};
+  }
+#endif
   return json;
 }
 
@@ -183,7 +193,8 @@ std::string describe_abi() {
   using E = attnmux_exec;
   json["attnmux_exec"] =
       layout(sizeof(E), {FIELD(E, struct_size), FIELD(E, num_threads), FIELD(E, set), FIELD(E, stream),
-                         FIELD(E, workspace), FIELD(E, workspace_bytes), FIELD(E, parallel_for), FIELD(E, pool)});
+                         FIELD(E, workspace), FIELD(E, workspace_bytes), FIELD(E, parallel_for), FIELD(E, pool),
+                         FIELD(E, stream_allocate), FIELD(E, stream_deallocate), FIELD(E, stream_user)});
   using R = attnmux_error;
   json["attnmux_error"] = layout(sizeof(R), {FIELD(R, code), FIELD(R, length), FIELD(R, message)});
   using P = attnmux_problem;
@@ -225,11 +236,14 @@ std::string describe_abi() {
   using C = attnmux_run_context;
   json["attnmux_run_context"] =
       layout(sizeof(C), {FIELD(C, struct_size), FIELD(C, num_threads), FIELD(C, stream), FIELD(C, workspace),
-                         FIELD(C, workspace_bytes), FIELD(C, parallel_for), FIELD(C, pool)});
+                         FIELD(C, workspace_bytes), FIELD(C, parallel_for), FIELD(C, pool), FIELD(C, prepared)});
   using K = attnmux_kernel;
   json["attnmux_kernel"] = layout(
       sizeof(K), {FIELD(K, struct_size), FIELD(K, device_type), FIELD(K, name), FIELD(K, features), FIELD(K, dtypes),
-                  FIELD(K, accuracy), FIELD(K, available), FIELD(K, check), FIELD(K, workspace_bytes), FIELD(K, run)});
+                  FIELD(K, accuracy), FIELD(K, available), FIELD(K, check), FIELD(K, workspace_bytes), FIELD(K, run),
+                  FIELD(K, traits), FIELD(K, reserved), FIELD(K, prepare), FIELD(K, release)});
+  using Q = attnmux_prepared;
+  json["attnmux_prepared"] = layout(sizeof(Q), {FIELD(Q, state), FIELD(Q, workspace_bytes)});
   using B = attnmux_backend_desc;
   json["attnmux_backend_desc"] = layout(
       sizeof(B), {FIELD(B, struct_size), FIELD(B, num_kernels), FIELD(B, name), FIELD(B, promise), FIELD(B, kernels)});

@@ -20,9 +20,9 @@ struct Environment {
 const Environment& environment();
 
 /// The names of the variables, for doctor.
-inline constexpr const char* kEnvironmentNames[] = {"ATTNMUX_BACKEND",     "ATTNMUX_FORCE_BACKEND",
-                                                    "ATTNMUX_MAX_CPU_ISA", "ATTNMUX_NUM_THREADS",
-                                                    "ATTNMUX_VERBOSE",     "ATTNMUX_CHECK"};
+inline constexpr const char* kEnvironmentNames[] = {
+    "ATTNMUX_BACKEND", "ATTNMUX_FORCE_BACKEND", "ATTNMUX_MAX_CPU_ISA", "ATTNMUX_NUM_THREADS",
+    "ATTNMUX_VERBOSE", "ATTNMUX_CHECK",         "ATTNMUX_CUDNN_PATH"};
 
 /// Every call starts with this: a bad value is an error at first use, and stays one.
 inline attnmux_code check_environment(attnmux_error* error) {

@@ -33,6 +33,7 @@ std::string describe_device(const Problem& p) {
 ExplainedBackend explain_backend(uint16_t id, const Problem& p, const attnmux_options& o, const Kernel* chosen,
                                  int32_t num_threads) {
   const BackendRow& row = *backend_row(id);
+  const Kernel* slower = nullptr;  // would have come first, but for the chosen one's speed
   ExplainedBackend backend;
   backend.id = id;
   backend.missing = row.num_kernels() == 0 ? row.missing : "";
@@ -43,15 +44,19 @@ ExplainedBackend explain_backend(uint16_t id, const Problem& p, const attnmux_op
     k.runs = supports(*kernel, p, &reason);
     k.reason = reason.text;
     if (k.runs) {
-      k.workspace_bytes = workspace_needed(*kernel, p, num_threads);
+      // What must be prepared to be known is only prepared for the kernel that is chosen.
+      if (kernel->prepare == nullptr) k.workspace_bytes = workspace_needed(*kernel, {}, p, num_threads);
       k.accuracy = accuracy_name(kernel->accuracy[p.dtype]);
       if (too_lossy(row, *kernel, p, o)) {
         k.runs = false;
         k.reason = "is below the 16-bit accuracy class; allow_lossy permits it";
       } else if (kernel == chosen) {
-        k.reason = row.num_kernels() == 1
-                       ? "its only kernel"
+        k.reason = row.num_kernels() == 1 ? "its only kernel"
+                   : slower != nullptr
+                       ? "faster than " + std::string(slower->name) + " for this problem, by rule"
                        : "first in the order of \"" + std::string(row.name) + "\" that supports this problem";
+      } else if (slower == nullptr && faster_kernel(row, *kernel, p) == chosen) {
+        slower = kernel;
       }
     }
     backend.kernels.push_back(std::move(k));
@@ -130,10 +135,18 @@ attnmux_code explain_choice(const Problem& p, const attnmux_options& o, int32_t 
   }
   const Kernel* kernel = e.selection.kernel;
   if (kernel != nullptr) {
-    e.workspace_bytes = workspace_needed(*kernel, p, num_threads);
-    e.accuracy = accuracy_name(kernel->accuracy[p.dtype]);
+    Prepared prepared;
+    if (prepared.make(*kernel, p, &why) == ATTNMUX_OK) {
+      e.workspace_bytes = workspace_needed(*kernel, prepared, p, num_threads);
+      e.accuracy = accuracy_name(kernel->accuracy[p.dtype]);
+    } else {
+      e.selection.kernel = kernel = nullptr;  // only trying told; its check() knows now
+    }
   }
   e.chosen = explain_backend(e.selection.backend, p, o, kernel, num_threads);
+  for (ExplainedKernel& k : e.chosen.kernels) {
+    if (kernel != nullptr && k.name == kernel->name) k.workspace_bytes = e.workspace_bytes;
+  }
   for (uint16_t id = 1; id <= num_backends(); ++id) {
     if (id != e.selection.backend) e.others.push_back(explain_backend(id, p, o, nullptr, num_threads));
   }

@@ -253,12 +253,14 @@ attnmux_code make(const attnmux_tensor* q, const attnmux_tensor* k, const attnmu
 
 }  // namespace
 
-attnmux_code read_options(const attnmux_options* given_options, attnmux_options& storage,
-                          const attnmux_options*& options, attnmux_error* error) {
+attnmux_code read_options(const attnmux_options* given_options, const attnmux_options*& options, attnmux_error* error) {
   if (given_options == nullptr) {
-    storage = attnmux_options{};
-    storage.struct_size = sizeof(storage);
-    options = &storage;
+    static constexpr attnmux_options kNone = [] {
+      attnmux_options none{};
+      none.struct_size = sizeof(none);
+      return none;
+    }();
+    options = &kNone;
     return ATTNMUX_OK;
   }
   ATTNMUX_TRY(check_struct("options", given_options, given_options->struct_size, sizeof(attnmux_options), error));

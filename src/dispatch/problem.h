@@ -12,8 +12,7 @@ enum class Pointers {
 };
 
 /// The options of a call, or the defaults where there are none; refuses a struct that this build does not understand.
-attnmux_code read_options(const attnmux_options* given, attnmux_options& storage, const attnmux_options*& options,
-                          attnmux_error* error);
+attnmux_code read_options(const attnmux_options* given, const attnmux_options*& options, attnmux_error* error);
 
 /// Validates everything that holds for every backend and fills `problem`. Allocates nothing.
 attnmux_code make_problem(const attnmux_tensor* q, const attnmux_tensor* k, const attnmux_tensor* v,

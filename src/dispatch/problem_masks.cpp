@@ -225,9 +225,9 @@ attnmux_code check_same_device(const char* name, const attnmux_tensor& t, const 
                                              << ":" << q.device_id << "; all tensors of a call are on one device"));
 }
 
-attnmux_code check_struct(const char* name, const void* data, uint32_t struct_size, size_t known,
-                          attnmux_error* error) {
-  if (struct_size < known) {
+attnmux_code check_struct(const char* name, const void* data, uint32_t struct_size, size_t known, attnmux_error* error,
+                          size_t oldest) {
+  if (struct_size < (oldest == 0 ? known : oldest)) {
     return invalid(error, ATTNMUX_MESSAGE(name << ".struct_size is " << struct_size
                                                << "; it must be sizeof the struct, " << known));
   }
@@ -306,10 +306,12 @@ attnmux_code read_masks(const attnmux_options& o, Pointers pointers, Problem& p,
   }
   if ((o.set & ATTNMUX_BIAS) != 0) {
     ATTNMUX_TRY(check_tensor("bias", o.bias, pointers, error));
-    if (o.bias.dtype != ATTNMUX_FP32 && o.bias.dtype != ATTNMUX_FP16 && o.bias.dtype != ATTNMUX_BF16) {
-      return invalid(error, ATTNMUX_MESSAGE("bias.dtype is "
-                                            << dtype_name(o.bias.dtype)
-                                            << "; accepted are fp32, fp16, bf16 (a boolean mask is Mask::dense)"));
+    const bool fp64 = o.bias.dtype == ATTNMUX_FP64 && p.dtype == ATTNMUX_FP64;
+    if (o.bias.dtype != ATTNMUX_FP32 && o.bias.dtype != ATTNMUX_FP16 && o.bias.dtype != ATTNMUX_BF16 && !fp64) {
+      return invalid(error,
+                     ATTNMUX_MESSAGE("bias.dtype is " << dtype_name(o.bias.dtype) << "; accepted are fp32, fp16, bf16"
+                                                      << (p.dtype == ATTNMUX_FP64 ? ", fp64" : "")
+                                                      << " (a boolean mask is Mask::dense)"));
     }
     ATTNMUX_TRY(check_same_device("bias", o.bias, p.q, error));
     ATTNMUX_TRY(broadcast("bias", o.bias, p, p.bias, error));

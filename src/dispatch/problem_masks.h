@@ -16,7 +16,8 @@ attnmux_code check_length_values(const Problem& problem, attnmux_error* error);
 attnmux_code check_same_device(const char* name, const attnmux_tensor& t, const attnmux_tensor& q,
                                attnmux_error* error);
 /// A struct of the C ABI may be larger than this build knows if the rest is zero.
-attnmux_code check_struct(const char* name, const void* data, uint32_t struct_size, size_t known, attnmux_error* error);
+attnmux_code check_struct(const char* name, const void* data, uint32_t struct_size, size_t known, attnmux_error* error,
+                          size_t oldest = 0);
 /// (S, H, D) as (1, S, H, D).
 attnmux_tensor with_leading_one(const attnmux_tensor& t);
 

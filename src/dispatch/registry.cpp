@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstddef>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -19,6 +21,8 @@ namespace {
 
 constexpr size_t kMaxPlugins = 256;
 constexpr size_t kMaxKernels = 1024;
+// attnmux_kernel of the first version, which plugins built with it still bring.
+constexpr size_t kFirstKernelBytes = offsetof(attnmux_kernel, traits);
 
 // Readers take no lock: entries are written before the count that publishes them, and never change.
 struct Registry {
@@ -77,6 +81,9 @@ attnmux_code check_kernel(const attnmux_kernel& kernel, size_t index, attnmux_er
   };
   if (kernel.name == nullptr || kernel.name[0] == 0) return wrong(ATTNMUX_MESSAGE(".name is empty"));
   if (kernel.run == nullptr) return wrong(ATTNMUX_MESSAGE(" (" << kernel.name << ").run is null"));
+  if ((kernel.prepare == nullptr) != (kernel.release == nullptr)) {
+    return wrong(ATTNMUX_MESSAGE(" (" << kernel.name << ") has one of prepare and release; both are needed"));
+  }
   if (kernel.device_type != ATTNMUX_CPU && kernel.device_type != ATTNMUX_CUDA) {
     return wrong(ATTNMUX_MESSAGE(" (" << kernel.name << ").device_type is " << kernel.device_type
                                       << "; accepted are 1 (cpu) and 2 (cuda)"));
@@ -174,9 +181,12 @@ attnmux_code register_backend(const attnmux_backend_desc& desc, attnmux_error* e
   // Kernels of another size would make this array's stride wrong, so the size is taken from the first.
   const uint32_t stride = desc.kernels[0].struct_size;
   for (uint32_t i = 0; i < desc.num_kernels; ++i) {
-    const auto& kernel =
-        *reinterpret_cast<const attnmux_kernel*>(reinterpret_cast<const char*>(desc.kernels) + size_t{i} * stride);
-    ATTNMUX_TRY(check_struct("kernel", &kernel, kernel.struct_size, sizeof(kernel), error));
+    const char* given = reinterpret_cast<const char*>(desc.kernels) + size_t{i} * stride;
+    uint32_t size = 0;
+    std::memcpy(&size, given, sizeof(size));
+    ATTNMUX_TRY(check_struct("kernel", given, size, sizeof(attnmux_kernel), error, kFirstKernelBytes));
+    attnmux_kernel kernel{};
+    std::memcpy(&kernel, given, std::min<size_t>(size, sizeof(kernel)));
     ATTNMUX_TRY(check_kernel(kernel, i, error));
     for (const std::string& before : owned->kernel_names) {
       if (before == kernel.name)

@@ -142,10 +142,11 @@ attnmux_code select(const Problem& p, const attnmux_options& o, Selection& selec
   }
   for (const Kernel* kernel : row.list()) {
     if (only != nullptr && kernel != only) continue;
-    if (supports(*kernel, p, nullptr) && !too_lossy(row, *kernel, p, o)) {
-      selection.kernel = kernel;
-      return ATTNMUX_OK;
-    }
+    if (!supports(*kernel, p, nullptr) || too_lossy(row, *kernel, p, o)) continue;
+    selection.kernel = kernel;
+    const Kernel* faster = only == nullptr ? faster_kernel(row, *kernel, p) : nullptr;
+    if (faster != nullptr && supports(*faster, p, nullptr) && !too_lossy(row, *faster, p, o)) selection.kernel = faster;
+    return ATTNMUX_OK;
   }
   // Nothing runs: say why, kernel by kernel.
   Message text;

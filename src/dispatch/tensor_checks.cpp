@@ -9,7 +9,7 @@
 namespace attnmux {
 namespace {
 
-// Sums and products of extents and strides, before it is known that they fit 64 bits.
+// Sums and products of extents and strides that may not fit 64 bits.
 __extension__ typedef __int128 Wide;
 
 // What an x86-64 or aarch64 process can address. A larger tensor cannot exist, and below it the sizes that kernels
@@ -18,18 +18,27 @@ constexpr int64_t kMaxBytes = int64_t{1} << 47;
 
 // Bytes from the lowest to one past the highest element, relative to the data pointer.
 struct ByteRange {
-  Wide low, high;
+  int64_t low, high;
 };
 
-ByteRange byte_range(const attnmux_tensor& t) {
+// False if the range is larger than an address space. Nothing overflows: what is added up stays below 2^49.
+bool byte_range(const attnmux_tensor& t, ByteRange& range) {
   const int64_t size = dtype_row(t.dtype).size;
-  ByteRange range{0, size};
+  range = {0, size};
   for (int32_t i = 0; i < t.ndim; ++i) {
-    if (t.shape[i] == 0) return {0, 0};
-    const Wide reach = static_cast<Wide>(t.shape[i] - 1) * t.strides[i] * size;
-    (reach < 0 ? range.low : range.high) += reach;
+    if (t.shape[i] == 0) {
+      range = {0, 0};
+      return true;
+    }
   }
-  return range;
+  for (int32_t i = 0; i < t.ndim; ++i) {
+    int64_t reach = 0;
+    if (__builtin_mul_overflow(t.shape[i] - 1, t.strides[i], &reach) || __builtin_mul_overflow(reach, size, &reach))
+      return false;
+    (reach < 0 ? range.low : range.high) += reach;
+    if (range.low < -kMaxBytes || range.high > kMaxBytes) return false;
+  }
+  return true;
 }
 
 // Where a tensor lies modulo `period`: dimensions whose stride is a multiple of it do not move. False if the rest fills
@@ -92,21 +101,19 @@ attnmux_code check_tensor(const char* name, const attnmux_tensor& t, Pointers po
     }
   }
   const int64_t size = dtype_row(t.dtype).size;
-  Wide elements = size;
+  int64_t bytes = size;
   bool empty = false;
   for (int32_t i = 0; i < t.ndim; ++i) {
     empty = empty || t.shape[i] == 0;
     // The product of all extents but the zero ones: a shape that overflows is wrong, empty or not.
-    elements *= std::max<int64_t>(t.shape[i], 1);
-    if (elements > kMaxBytes) {
+    if (__builtin_mul_overflow(bytes, std::max<int64_t>(t.shape[i], 1), &bytes) || bytes > kMaxBytes) {
       return fail(error, ATTNMUX_INVALID_ARGUMENT,
                   ATTNMUX_MESSAGE(name << " has shape " << Shape{t}
                                        << ": the product of its extents overflows an address space of 2^47 bytes"));
     }
   }
   if (empty) return ATTNMUX_OK;
-  const ByteRange range = byte_range(t);
-  if (range.low < -kMaxBytes || range.high > kMaxBytes) {
+  if (ByteRange range; !byte_range(t, range)) {
     return fail(
         error, ATTNMUX_INVALID_ARGUMENT,
         ATTNMUX_MESSAGE(name << " has strides that reach over more than an address space, 2^47 bytes of 64 bits"));
@@ -123,25 +130,21 @@ attnmux_code check_tensor(const char* name, const attnmux_tensor& t, Pointers po
   return ATTNMUX_OK;
 }
 
-attnmux_code check_rank(const char* name, const attnmux_tensor& t, int32_t ndim, const char* accepted,
-                        attnmux_error* error) {
-  if (t.ndim == ndim) return ATTNMUX_OK;
+attnmux_code refuse_rank(const char* name, const attnmux_tensor& t, const char* accepted, attnmux_error* error) {
   return fail(error, ATTNMUX_INVALID_ARGUMENT,
               ATTNMUX_MESSAGE(name << " has shape " << Shape{t} << " with " << t.ndim << " dimensions; accepted is "
                                    << accepted));
 }
 
-attnmux_code check_extent(const char* name, const attnmux_tensor& t, int32_t dim, int64_t expected, const char* why,
-                          attnmux_error* error) {
-  if (t.shape[dim] == expected) return ATTNMUX_OK;
+attnmux_code refuse_extent(const char* name, const attnmux_tensor& t, int32_t dim, int64_t expected, const char* why,
+                           attnmux_error* error) {
   return fail(error, ATTNMUX_INVALID_ARGUMENT,
               ATTNMUX_MESSAGE(name << " has shape " << Shape{t} << ": extent " << dim << " is " << t.shape[dim]
                                    << ", it must be " << expected << " (" << why << ")"));
 }
 
-attnmux_code check_contiguous_last(const char* name, const attnmux_tensor& t, attnmux_error* error) {
+attnmux_code refuse_last_stride(const char* name, const attnmux_tensor& t, attnmux_error* error) {
   const int32_t last = t.ndim - 1;
-  if (t.shape[last] <= 1 || t.strides[last] == 1) return ATTNMUX_OK;
   return fail(error, ATTNMUX_INVALID_ARGUMENT,
               ATTNMUX_MESSAGE(name << ".strides[" << last << "] is " << t.strides[last]
                                    << "; the last dimension must be contiguous (stride 1)"));
@@ -174,11 +177,13 @@ attnmux_code check_writable(const char* name, const attnmux_tensor& t, attnmux_e
 bool overlaps(const attnmux_tensor& a, const attnmux_tensor& b) {
   if (a.data == nullptr || b.data == nullptr || a.device_type != b.device_type || a.device_id != b.device_id)
     return false;
-  const ByteRange ra = byte_range(a), rb = byte_range(b);
+  ByteRange ra, rb;
+  if (!byte_range(a, ra) || !byte_range(b, rb)) return true;  // check_tensor() has refused such tensors
   if (ra.low == ra.high || rb.low == rb.high) return false;
-  const auto pa = static_cast<Wide>(reinterpret_cast<uintptr_t>(a.data));
-  const auto pb = static_cast<Wide>(reinterpret_cast<uintptr_t>(b.data));
-  if (pa + ra.high <= pb + rb.low || pb + rb.high <= pa + ra.low) return false;
+  // Distances are modulo 2^64; those of addresses that exist do not wrap.
+  const auto at_a = reinterpret_cast<uintptr_t>(a.data), at_b = reinterpret_cast<uintptr_t>(b.data);
+  if (ra.high - rb.low <= static_cast<int64_t>(at_b - at_a) || rb.high - ra.low <= static_cast<int64_t>(at_a - at_b))
+    return false;
   // The ranges meet. Tensors that are interleaved (q, k, v and out as slices of one buffer) still share nothing if they
   // occupy different places modulo one of their strides.
   for (const attnmux_tensor* t : {&a, &b}) {

@@ -61,6 +61,9 @@ static void print_exec(void) {
   FIELD(attnmux_exec, workspace_bytes);
   FIELD(attnmux_exec, parallel_for);
   FIELD(attnmux_exec, pool);
+  FIELD(attnmux_exec, stream_allocate);
+  FIELD(attnmux_exec, stream_deallocate);
+  FIELD(attnmux_exec, stream_user);
 }
 
 static void print_error(void) {
@@ -118,6 +121,7 @@ static void print_run_context(void) {
   FIELD(attnmux_run_context, workspace_bytes);
   FIELD(attnmux_run_context, parallel_for);
   FIELD(attnmux_run_context, pool);
+  FIELD(attnmux_run_context, prepared);
 }
 
 static void print_reason(void) {
@@ -137,6 +141,16 @@ static void print_kernel(void) {
   FIELD(attnmux_kernel, check);
   FIELD(attnmux_kernel, workspace_bytes);
   FIELD(attnmux_kernel, run);
+  FIELD(attnmux_kernel, traits);
+  FIELD(attnmux_kernel, reserved);
+  FIELD(attnmux_kernel, prepare);
+  FIELD(attnmux_kernel, release);
+}
+
+static void print_prepared(void) {
+  STRUCT(attnmux_prepared);
+  FIELD(attnmux_prepared, state);
+  FIELD(attnmux_prepared, workspace_bytes);
 }
 
 static void print_backend_desc(void) {
@@ -177,6 +191,7 @@ int main(void) {
   print_run_context();
   print_reason();
   print_kernel();
+  print_prepared();
   print_backend_desc();
   print_host();
   print_scope();

@@ -191,5 +191,39 @@ TEST_P(Hostile, LargeValuesStayFinite) {
   conform(c);
 }
 
+// Neighbours in V may differ by powers of two: each row is as exact as what it attends to is large, whatever lies
+// beside.
+TEST_P(Hostile, ValuesOfVeryDifferentSizes) {
+  const int widest = GetParam() == Dtype::kFp16 ? 10 : 20;
+  const auto exponent = [&](int64_t key) { return static_cast<int>(key * 7 % 21 - 10) * widest / 10; };
+  Spec s = spec();
+  s.seqlen_q = s.seqlen_kv = 150;
+  s.window = true;
+  s.window_left = s.window_right = 0;
+  s.window_align = Align::kTopLeft;
+  Case c(s);
+  const int64_t row_elements = s.heads_kv * s.head_dim, group = s.heads_q / s.heads_kv;
+  c.v.fill([&, v = c.v.values()](int64_t i) {
+    return std::ldexp(v[static_cast<size_t>(i)], exponent(i / row_elements % s.seqlen_kv));
+  });
+  const auto v = c.v.values();
+  for (const Target& target : kernels()) {
+    const Result r = run(c, target);
+    if (r.refused()) continue;
+    SCOPED_TRACE(target.text() + ": " + s.text());
+    ASSERT_TRUE(r.status.ok()) << r.status.message();
+    // A query attends to its own key alone: the output is a row of V.
+    const auto out = r.out.values();
+    for (int64_t i = 0; i < r.out.count(); ++i) {
+      const int64_t x = i % s.head_dim, head = i / s.head_dim % s.heads_q, row = i / s.head_dim / s.heads_q;
+      const double expected = v[static_cast<size_t>((row * s.heads_kv + head / group) * s.head_dim + x)];
+      const double size = std::ldexp(1.0, exponent(row % s.seqlen_kv));
+      ASSERT_NEAR(out[static_cast<size_t>(i)], expected,
+                  4 * rounding_of(s.dtype) * size * (1 + std::fabs(expected / size)))
+          << "element " << i;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace attnmux::test

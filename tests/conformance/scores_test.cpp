@@ -48,6 +48,16 @@ TEST_P(Scores, BiasOfEveryKind) {
   }
 }
 
+TEST_P(Scores, BiasOfFp64ForFp64) {
+  Spec s = spec();
+  if (s.dtype != Dtype::kFp64) return;
+  s.bias_dtype = Dtype::kFp64;
+  for (const BiasKind kind : {BiasKind::kNormal, BiasKind::kSomeMinusInf, BiasKind::kRowsMinusInf}) {
+    s.bias = kind;
+    conform(s);
+  }
+}
+
 // A row of -FLT_MAX is finite: it averages its keys, as in PyTorch, and does not become an empty row.
 TEST_P(Scores, LowestBiasAveragesTheKeys) {
   for (const Target& target : kernels()) {
@@ -173,7 +183,8 @@ TEST_P(Scores, NegativeScaleWithMasks) {
 TEST_P(Scores, HugeLogits) {
   for (const double scale : {1.0 / 64, 1.0, 1024.0, -16.0}) {
     Spec s = spec();
-    // Scores up to 2^28, of which fp32 holds no steps of 1; 8-bit P has no range to make up for that (docs/numerics.md).
+    // Scores up to 2^28, of which fp32 holds no steps of 1; 8-bit P has no range to make up for that
+    // (docs/numerics.md).
     if (s.dtype == Dtype::kE4m3 && scale > 1) continue;
     s.values = Values::kHuge;
     s.head_dim = 64;

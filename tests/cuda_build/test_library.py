@@ -57,10 +57,9 @@ class Library(unittest.TestCase):
         for line in output(CUOBJDUMP, "--dump-sass", LIBRARY).splitlines():
             if "Function :" in line:
                 name = line.split(":")[1].strip()
-            elif "flash_sm90" in name:
+            elif "flash_sm90_forward" in name or "flash_sm90_wide" in name or "flash_sm90_fp8" in name:
                 functions.setdefault(name, []).append(line)
-        functions = {name: lines for name, lines in functions.items() if "find_attended" not in name}
-        self.assertGreaterEqual(len(functions), 54)  # tiles, dtypes, sets of features
+        self.assertGreaterEqual(len(functions), 48)  # tiles, dtypes, sets of features
         for name, lines in functions.items():
             words = set(re.findall(r"\b(HGMMA|QGMMA|UTMALDG|WARPGROUP\.DEPBAR|HMMA|LDL|STL)\b", "\n".join(lines)))
             products = "QGMMA" if "flash_sm90_fp8" in name else "HGMMA"
@@ -74,7 +73,7 @@ class Library(unittest.TestCase):
             if "Function :" not in line:
                 lines.append(line)
                 continue
-            if ("flash_sm90_forward" in name or "flash_sm90_fp8ILi1E" in name) and "Features)2" not in name and "FeaturesE2" not in name:
+            if ("flash_sm90_forward" in name or "flash_sm90_fp8ILi1E" in name) and "Features)3" not in name and "FeaturesE3" not in name:
                 for body in innermost_loops(lines):
                     waits = [i for i, x in enumerate(body) if "WARPGROUP.DEPBAR" in x]
                     if not waits:
@@ -84,7 +83,7 @@ class Library(unittest.TestCase):
                     self.assertEqual([x for x in body[waits[-1]:] if "MUFU.EX2" in x], [], name)
                     self.assertGreater(len([x for x in body[waits[0]:waits[1]] if "MUFU.EX2" in x]), 30, name)
             name, lines = line.split(":")[1].strip(), []
-        self.assertGreaterEqual(loops, 24)
+        self.assertGreaterEqual(loops, 36)
 
     def test_starts_without_a_driver(self):
         needed = output("readelf", "-d", LIBRARY)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""ATTNMUX_CUDA: AUTO goes on without CUDA and says why, ON fails with the reason. Arguments: cmake, source, generator."""
+"""ATTNMUX_CUDA and ATTNMUX_CUDNN: AUTO goes on without and says why, ON fails with the reason. Arguments: cmake, source, generator."""
 import os
 import pathlib
 import stat
@@ -54,9 +54,18 @@ class Switch(unittest.TestCase):
         self.assertIn("CUDA kernels: no, sanitizers", text)
 
     def test_another_value_is_refused(self):
-        code, text = self.configure("MAYBE")
+        for arguments in (["MAYBE"], ["OFF", "-DATTNMUX_CUDNN=MAYBE"]):
+            code, text = self.configure(*arguments)
+            self.assertNotEqual(code, 0)
+            self.assertIn("is 'MAYBE'; accepted are AUTO, ON and OFF", text)
+
+    def test_cudnn_without_cuda_is_off(self):
+        code, text = self.configure("OFF", "-DATTNMUX_CUDNN=AUTO")
+        self.assertEqual(code, 0, text)
+        self.assertNotIn("cuDNN kernel", text)
+        code, text = self.configure("OFF", "-DATTNMUX_CUDNN=ON")
         self.assertNotEqual(code, 0)
-        self.assertIn("accepted are AUTO, ON and OFF", text)
+        self.assertIn("ATTNMUX_CUDNN=ON, but this build has no CUDA kernels", text)
 
 
 if __name__ == "__main__":

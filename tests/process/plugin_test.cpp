@@ -3,6 +3,7 @@
 #include <attnmux/attnmux.h>
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -38,6 +39,8 @@ int32_t never(attnmux_reason* reason) {
   if (reason != nullptr) std::strcpy(reason->text, "needs an Acme card");
   return 0;
 }
+
+attnmux_code prepare_or_not(const attnmux_problem* p, attnmux_prepared* state, attnmux_error* error);
 
 attnmux_kernel kernel(const char* name, uint64_t features) {
   attnmux_kernel k{};
@@ -203,6 +206,7 @@ TEST(Plugins, WrongOnesAreRefused) {
   refused("acme_scale", "acme.bad", spoilt([](auto& k) { k.name = "acme_scale"; }));
   refused("cpu_math", "acme.bad", spoilt([](auto& k) { k.name = "cpu_math"; }));
   refused("run is null", "acme.bad", spoilt([](auto& k) { k.run = nullptr; }));
+  refused("has one of prepare and release", "acme.bad", spoilt([](auto& k) { k.prepare = prepare_or_not; }));
   refused("device_type is 9", "acme.bad", spoilt([](auto& k) { k.device_type = 9; }));
   refused("accuracy[1] is 0", "acme.bad", spoilt([](auto& k) { k.accuracy[ATTNMUX_FP32] = 0; }));
   refused("struct_size is 8", "acme.bad", spoilt([](auto& k) { k.struct_size = 8; }));
@@ -217,6 +221,85 @@ TEST(Plugins, OfANewerVersionMayClaimMore) {
   ASSERT_TRUE(registered("acme.newer", {kernel("acme_newer", ATTNMUX_SCALE | uint64_t{1} << 50)}).ok());
   Tensors t;
   EXPECT_TRUE(try_attention(t.in, t.in, t.in, t.result, {.scale = 0.5, .backend = Backend::named("acme.newer")}).ok());
+}
+
+// A program and a plugin that were built with the first version pass smaller structs.
+TEST(Plugins, OfAnOlderVersionStillRun) {
+  attnmux_kernel old = kernel("acme_older", ATTNMUX_SCALE);
+  old.struct_size = offsetof(attnmux_kernel, traits);
+  old.traits = ~0u;  // bytes behind the struct that it knows
+  ASSERT_TRUE(registered("acme.older", {old}).ok());
+  Tensors t;
+  const AttentionOptions options{.scale = 0.5, .backend = Backend::named("acme.older")};
+  EXPECT_TRUE(try_attention(t.in, t.in, t.in, t.result, options).ok());
+  attnmux_exec exec{};
+  exec.struct_size = offsetof(attnmux_exec, stream_allocate);
+  exec.stream_user = &t;
+  const attnmux_options o = options.c();
+  Status status;
+  attnmux_attention(&t.in.c(), &t.in.c(), &t.in.c(), &t.result.c(), &o, &exec, status.c_error());
+  EXPECT_TRUE(status.ok()) << status.message();
+}
+
+int prepared = 0, released = 0;
+attnmux_code prepare_or_not(const attnmux_problem* p, attnmux_prepared* state, attnmux_error* error) {
+  if (p->head_dim == 6) {
+    error->code = ATTNMUX_UNSUPPORTED;
+    std::strcpy(error->message, "[attention] tried, and did not like it");
+    error->length = static_cast<uint32_t>(std::strlen(error->message));
+    return ATTNMUX_UNSUPPORTED;
+  }
+  ++prepared;
+  state->state = &prepared;
+  state->workspace_bytes = 100;
+  return ATTNMUX_OK;
+}
+attnmux_code run_prepared(const attnmux_problem* p, const attnmux_run_context* context, attnmux_error* error) {
+  return context->prepared == &prepared ? write_scale(p, context, error) : ATTNMUX_INTERNAL;
+}
+
+// A plan prepares once; a call without one each time; whatever was prepared is given back.
+TEST(Plugins, MayPrepare) {
+  attnmux_kernel k = kernel("acme_prepares", ATTNMUX_SCALE);
+  k.workspace_bytes = nullptr;
+  k.run = run_prepared;
+  k.prepare = prepare_or_not;
+  k.release = [](void* state) { released += state == &prepared ? 1 : 1000; };
+  k.traits = ATTNMUX_KERNEL_ONE_SHAPE;
+  ASSERT_TRUE(registered("acme.prepares", {k}).ok());
+  Tensors t;
+  const AttentionOptions options{.scale = 0.5, .backend = Backend::named("acme.prepares")};
+  {
+    Plan made = plan(t.in, t.in, t.in, t.result, options);
+    EXPECT_EQ(prepared, 1);
+    EXPECT_GE(made.workspace_bytes(), 100u);
+    for (int i = 0; i < 3; ++i) made.run(t.in, t.in, t.in, t.result, options);
+    EXPECT_EQ(t.out[0], 0.5f);
+    EXPECT_EQ(prepared, 1);
+    EXPECT_EQ(released, 0);
+    const TensorView shorter(t.q.data(), {2, 2, 4, 8});
+    const Status status = made.try_run(t.in, shorter, shorter, t.result, options);
+    EXPECT_EQ(status.code(), Code::kInvalidArgument);
+    EXPECT_NE(status.message().find("seqlen_kv is 2; accepted is (this kernel serves one shape) 3"),
+              std::string_view::npos)
+        << status.message();
+    const TensorView strided(t.q.data(), Dtype::kFp32, {2, 3, 4, 8}, {96, 8, 24, 1});
+    EXPECT_NE(made.try_run(strided, t.in, t.in, t.result, options).message().find("the strides of q differ"),
+              std::string_view::npos);
+  }
+  EXPECT_EQ(released, 1);
+  attention(t.in, t.in, t.in, t.result, options);
+  EXPECT_EQ(prepared, 2);
+  EXPECT_EQ(released, 2);
+  const TensorView six(t.q.data(), {2, 3, 4, 6});
+  const MutableTensorView six_out(t.out.data(), {2, 3, 4, 6});
+  Plan refused;
+  for (const Status& status :
+       {try_attention(six, six, six, six_out, options), try_plan(refused, six, six, six, six_out, options)}) {
+    EXPECT_EQ(status.code(), Code::kUnsupported);
+    EXPECT_EQ(status.message(), "[attention] tried, and did not like it");
+  }
+  EXPECT_EQ(released, 2) << "gave back what was never made";
 }
 
 TEST(Plugins, FilesThatAreNone) {

@@ -70,6 +70,7 @@ std::vector<Target> find_targets() {
       if (!kernel.at("available").get<bool>() || (!only.empty() && kernel.at("device") != only)) continue;
       Target t;
       t.on_cuda = on_cuda;
+      t.one_shape = kernel.at("one_shape");
       t.backend_name = backend.at("name");
       t.backend = Backend::named(t.backend_name);
       t.kernel = kernel.at("name");

@@ -22,6 +22,7 @@ struct Target {
   uint64_t features = 0;  // claimed
   uint32_t exact = 0;     // dtypes of the accuracy class "exact"
   bool on_cuda = false;
+  bool one_shape = false;  // its plans serve the planned shape alone
   std::string text() const { return backend_name + "/" + kernel; }
   bool takes(Dtype dtype) const { return dtypes >> static_cast<int32_t>(dtype) & 1; }
   bool is_exact(Dtype dtype) const { return exact >> static_cast<int32_t>(dtype) & 1; }

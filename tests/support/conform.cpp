@@ -267,6 +267,8 @@ void conform(const Case& c) {
   static size_t turn = 0;
   ++turn;
   for (const Target& kernel : kernels()) {
+    // One that compiles for every shape sees every third case: a compilation takes longer than all else here.
+    if (kernel.one_shape && turn % 3 != 0) continue;
     std::vector<const Target*> same;
     for (const Target& t : targets()) {
       if (t.kernel == kernel.kernel) same.push_back(&t);

@@ -29,7 +29,8 @@ double lse_allowance(const Target& target, Dtype dtype);
 void check(const Case& c, const Target& target);
 
 /// check() on every kernel of the machine. A kernel is the same under every backend that lists it, so each case runs it
-/// under one of them, in turn; the intensity "full" runs it under all.
+/// under one of them, in turn, and a kernel that is tied to one shape runs every third; the intensity "full" runs all
+/// under all.
 void conform(const Case& c);
 inline void conform(const Spec& spec) { conform(Case(spec)); }
 

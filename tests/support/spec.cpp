@@ -143,6 +143,7 @@ Spec random_spec(Random& random) {
     s.bias_broadcast = static_cast<Broadcast>(random.between(0, 2));
     constexpr Dtype kBiasDtypes[] = {Dtype::kFp32, Dtype::kFp16, Dtype::kBf16};
     s.bias_dtype = random.pick(kBiasDtypes);
+    if (s.dtype == Dtype::kFp64 && random.chance(0.5)) s.bias_dtype = Dtype::kFp64;
   }
   add_position_masks(random, s, corners_differ);
   if (random.chance(0.2)) s.softcap = 0.5 + 30 * random.uniform();

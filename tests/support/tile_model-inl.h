@@ -41,6 +41,10 @@ struct ModelTiles {
     }
   }
   template <int t>
+  static void load_once(const float* from, int64_t stride) {
+    load<t>(from, stride);
+  }
+  template <int t>
   static void store(float* to, int64_t stride) {
     for (const F& row : tiles.row[t]) {
       attnmux::store(to, row);

@@ -247,6 +247,11 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"bias_dtype",
             [](Call& c) { c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(c.bytes.data(), {5}).c(); },
             {"bias", "uint8", "fp32, fp16, bf16"}},
+        Row{"bias_fp64_of_fp32",
+            [](Call& c) {
+              c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(c.bias.data(), {5}).c(), c.o.bias.dtype = ATTNMUX_FP64;
+            },
+            {"bias", "fp64", "fp32, fp16, bf16 (a boolean mask"}},
         Row{"bias_device",
             [](Call& c) { c.o.set |= ATTNMUX_BIAS, c.o.bias = TensorView(c.bias.data(), {5}, Device::cuda(1)).c(); },
             {"bias", "cuda:1", "cpu"}},
@@ -368,6 +373,16 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"exec_unknown_bit", [](Call& c) { c.e.set = 2; }, {"exec.set"}},
         Row{"negative_threads", [](Call& c) { c.e.num_threads = -1; }, {"num_threads", "-1", "0"}},
         Row{"pool_without_parallel_for", [](Call& c) { c.e.pool = &c; }, {"exec.pool", "parallel_for"}},
+        Row{"stream_allocate_alone",
+            [](Call& c) { c.e.stream_allocate = [](void*, int32_t, void*, size_t) -> void* { return nullptr; }; },
+            {"exec.stream_deallocate", "counterpart"}},
+        Row{"stream_user_alone", [](Call& c) { c.e.stream_user = &c; }, {"exec.stream_user", "stream_allocate"}},
+        Row{"stream_allocator_on_the_cpu",
+            [](Call& c) {
+              c.e.stream_allocate = [](void*, int32_t, void*, size_t) -> void* { return nullptr; };
+              c.e.stream_deallocate = [](void*, int32_t, void*, void*, size_t) {};
+            },
+            {"exec.stream_allocate", "cpu"}},
         Row{"stream_on_the_cpu", [](Call& c) { c.e.stream = ATTNMUX_STREAM_LEGACY; }, {"stream", "cpu"}},
         Row{"workspace_unset",
             [](Call& c) { c.e.workspace = c.q.data(), c.e.workspace_bytes = 64; },

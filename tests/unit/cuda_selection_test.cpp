@@ -54,16 +54,66 @@ class CudaSelection : public ::testing::Test {
 TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
   for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
     for (const int64_t dim : {8, 40, 64, 80, 128, 160, 256, 384, 512}) {
-      EXPECT_EQ(planned(dtype, dim), "cuda_flash_sm80");
-      EXPECT_EQ(planned(dtype, dim, "flash"), "cuda_flash_sm80");
+      const char* fastest = dim <= 256 ? "cuda_flash_sm90" : "cuda_flash_sm80";
+      for (const Backend backend : {Backend("native"), Backend("_native_flash")})
+        EXPECT_EQ(planned(dtype, dim, backend), fastest);
+      for (const Backend backend : {Backend("flash"), Backend("_native_efficient"), Backend("xformers")})
+        EXPECT_EQ(planned(dtype, dim, backend), "cuda_flash_sm80");
       EXPECT_EQ(planned(dtype, dim, "_native_math"), "cuda_math");
     }
-    for (const int64_t dim : {1, 12, 257, 520}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
+    for (const int64_t dim : {1, 12, 255}) EXPECT_EQ(planned(dtype, dim), "cuda_efficient");
+    for (const int64_t dim : {257, 520}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
   }
-  EXPECT_EQ(planned(Dtype::kFp32, 64), "cuda_math");
+  for (const int64_t dim : {1, 20, 64, 128, 256}) {
+    EXPECT_EQ(planned(Dtype::kFp32, dim), "cuda_efficient");
+    EXPECT_EQ(planned(Dtype::kFp32, dim, "_native_efficient"), "cuda_efficient");
+    EXPECT_EQ(planned(Dtype::kFp32, dim, "xformers"), "cuda_efficient");
+  }
+  EXPECT_EQ(planned(Dtype::kFp32, 257), "cuda_math");
   EXPECT_EQ(planned(Dtype::kFp64, 64), "cuda_math");
-  EXPECT_EQ(planned(Dtype::kFp32, 64, "_native_efficient"), "cuda_math");
-  EXPECT_EQ(planned(Dtype::kBf16, 64, "native", 1), "cuda_flash_sm80");
+  // The exact products of fp32, without TF32, are cuda_math's.
+  EXPECT_EQ(planned(Dtype::kFp32, 64, "_native_math"), "cuda_math");
+  EXPECT_EQ(planned(Dtype::kBf16, 64, "native", 1), "cuda_flash_sm90");
+  EXPECT_EQ(planned(Dtype::kBf16, 64, "native", 0, {.dropout = {.p = 0.5, .seed = 1}}), "cuda_flash_sm80");
+  for (const auto& [major, minor] : {std::pair{8, 0}, {8, 9}, {10, 0}, {12, 0}}) {
+    machine_ = machine_with(1, major, minor);
+    for (const Backend backend : {Backend("native"), Backend("_native_flash")})
+      EXPECT_EQ(planned(Dtype::kBf16, 64, backend), "cuda_flash_sm80") << major << "." << minor;
+  }
+}
+
+TEST_F(CudaSelection, ADenseMaskOfEveryHeadIsReadAsItLies) {
+  const auto masked = [](int64_t heads, Backend backend) {
+    const MutableTensorView x(nullptr, Dtype::kBf16, {2, 64, 4, 64}, Device::cuda());
+    const TensorView mask(nullptr, Dtype::kBool, {heads, 64, 64}, Device::cuda());
+    Plan plan;
+    const Status status =
+        try_plan(plan, x, x, x, x, {.mask = Mask::dense(mask), .backend = backend}, {.stream = Stream::per_thread()});
+    return status ? std::string(plan.kernel()) : std::string(status.message());
+  };
+  EXPECT_EQ(masked(1, "native"), "cuda_flash_sm90");
+  EXPECT_EQ(masked(4, "native"), "cuda_flash_sm80");
+  EXPECT_EQ(masked(4, "_flash_3"), "cuda_flash_sm90");
+}
+
+// Queries times the heads that share a kv head decide, not the queries alone.
+TEST_F(CudaSelection, FewRowsPerKeyHeadGoToTheSmallerTiles) {
+  const auto chosen = [](int64_t queries, int64_t heads_q, int64_t heads_kv, Backend backend, int64_t keys = 4096) {
+    const MutableTensorView q(nullptr, Dtype::kBf16, {2, queries, heads_q, 64}, Device::cuda());
+    const MutableTensorView k(nullptr, Dtype::kBf16, {2, keys, heads_kv, 64}, Device::cuda());
+    Plan plan;
+    const Status status = try_plan(plan, q, k, k, q, {.backend = backend}, {.stream = Stream::per_thread()});
+    return status ? std::string(plan.kernel()) : std::string(status.message());
+  };
+  for (const Backend backend : {Backend("native"), Backend("_native_flash")}) {
+    EXPECT_EQ(chosen(1, 8, 8, backend), "cuda_flash_sm80");
+    EXPECT_EQ(chosen(15, 8, 8, backend), "cuda_flash_sm80");
+    EXPECT_EQ(chosen(16, 8, 8, backend), "cuda_flash_sm90");
+    EXPECT_EQ(chosen(1, 32, 8, backend, 4095), "cuda_flash_sm80");
+    EXPECT_EQ(chosen(1, 32, 8, backend), "cuda_flash_sm90");
+    EXPECT_EQ(chosen(4, 32, 8, backend, 512), "cuda_flash_sm90");
+  }
+  EXPECT_EQ(chosen(1, 8, 8, "_flash_3"), "cuda_flash_sm90");
 }
 
 TEST_F(CudaSelection, ARefusalNamesWhatItIsAndWhatRuns) {
@@ -145,7 +195,7 @@ TEST_F(CudaSelection, Flash3TakesE4m3WithoutHooks) {
   expect_says(planned_e4m3(72, {}), "head_dim is 72; of e4m3 it takes multiples of 16 up to 256");
   expect_says(planned_e4m3(384, {}), "head_dim is 384; of e4m3 it takes multiples of 16 up to 256");
   expect_says(planned_e4m3(64, {.softcap = 5}), "takes e4m3 without a softcap");
-  expect_says(planned_e4m3(64, {.scale = 0}), "scale is 0; of e4m3 it takes finite scales above 0");
+  expect_says(planned_e4m3(64, {.scale = 0}), "scale is 0; with e4m3 it takes finite scales above 0");
   for (const char* other : {"flash", "_native_math", "native"})
     expect_says(planned_e4m3(64, {.backend = other, .descale = {.k = factors}}), "does not take e4m3");
 }

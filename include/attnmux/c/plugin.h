@@ -51,7 +51,14 @@ typedef struct attnmux_run_context {
   size_t workspace_bytes;
   attnmux_parallel_for parallel_for;
   void* pool;
+  void* prepared; /* `state` of the kernel's prepare; null where it has none */
 } attnmux_run_context;
+
+/* What `prepare` leaves for one problem. */
+typedef struct attnmux_prepared {
+  void* state;            /* the kernel's own; given back to its `release`. Null: nothing to give back */
+  size_t workspace_bytes; /* of this very problem; takes the place of workspace_bytes() */
+} attnmux_prepared;
 
 /* Why a kernel does not run: one sentence that a person can act on. */
 typedef struct attnmux_reason {
@@ -67,6 +74,11 @@ enum {
   ATTNMUX_APPROXIMATE = 4 /* skips work that is not zero */
 };
 
+/* Traits of a kernel. */
+#define ATTNMUX_KERNEL_ONE_SHAPE                                                      \
+  (UINT32_C(1) << 0) /* what it prepares is for these shapes, strides and masks alone \
+                      */
+
 typedef struct attnmux_kernel {
   uint32_t struct_size;
   int32_t device_type;
@@ -78,11 +90,18 @@ typedef struct attnmux_kernel {
   int32_t (*available)(attnmux_reason* reason);
   /* What the claims cannot say: limits on head_dim, strides, … Null: none. A yes promises that run succeeds. It looks
    * at shapes and strides, never at the values behind pointers, and if it accepts a problem it accepts every smaller B,
-   * Sq and Skv. */
+   * Sq and Skv, unless it has the trait ATTNMUX_KERNEL_ONE_SHAPE. */
   int32_t (*check)(const attnmux_problem* problem, attnmux_reason* reason);
   /* Bytes of scratch; null: none. Never falls when B, Sq or Skv rises; does not depend on values behind pointers. */
   size_t (*workspace_bytes)(const attnmux_problem* problem, int32_t num_threads);
   attnmux_code (*run)(const attnmux_problem* problem, const attnmux_run_context* context, attnmux_error* error);
+  uint32_t traits;
+  uint32_t reserved;
+  /* What takes long the first time: a graph to compile, a module to load. Null: nothing does. A plan calls it once and
+   * keeps the answer for all its runs; a call without a plan calls it each time, so the kernel remembers. May fail with
+   * ATTNMUX_UNSUPPORTED, in the words of what it asked, where only trying tells. `release` takes a state back. */
+  attnmux_code (*prepare)(const attnmux_problem* problem, attnmux_prepared* prepared, attnmux_error* error);
+  void (*release)(void* state);
 } attnmux_kernel;
 
 /* A backend of one's own: its name has a dot ("acme.flash"); it is chosen by name only, never by `native` or `auto`. */

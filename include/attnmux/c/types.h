@@ -91,7 +91,8 @@ typedef struct attnmux_options {
   attnmux_tensor key_lengths;          /* (B) int32 */
   attnmux_tensor key_padding;          /* (B, Skv) bool or uint8, true = attend */
   attnmux_tensor dense_mask;           /* broadcastable to (B, Hq, Sq, Skv), bool or uint8, true = attend */
-  attnmux_tensor bias;                 /* broadcastable to (B, Hq, Sq, Skv), fp32, fp16 or bf16, added to the scores */
+  attnmux_tensor bias;                 /* broadcastable to (B, Hq, Sq, Skv), added to the scores; fp32, fp16, bf16,
+                                          for fp64 inputs also fp64 */
   attnmux_tensor lse;                  /* output (B, Hq, Sq) fp32, natural log; (Hq, T) for packed sequences */
   attnmux_tensor cu_seqlens_q, cu_seqlens_kv; /* (B+1) int32, rising from 0 to T */
   /* (B, Hkv) fp32, for e4m3 tensors: what their elements are multiplied by; that of q is the same for all query heads
@@ -102,6 +103,11 @@ typedef struct attnmux_options {
 /* Runs body(arg, task) for every task in [0, num_tasks) and returns when all are done; 0 is success. */
 typedef int32_t (*attnmux_parallel_for)(void* pool, int64_t num_tasks, void (*body)(void* arg, int64_t task),
                                         void* arg);
+
+/* Workspaces of CUDA calls, in the order of the stream: the memory is used by work that is queued on `stream` between
+ * the two calls. Null is "out of memory"; the pointer is aligned to 256 bytes, as cudaMallocAsync's is. */
+typedef void* (*attnmux_stream_allocate)(void* user, int32_t device_id, void* stream, size_t bytes);
+typedef void (*attnmux_stream_deallocate)(void* user, int32_t device_id, void* stream, void* pointer, size_t bytes);
 
 /* Fields of attnmux_exec that are meant. */
 #define ATTNMUX_EXEC_WORKSPACE (UINT64_C(1) << 0) /* used exclusively, also when it is empty */
@@ -121,6 +127,10 @@ typedef struct attnmux_exec {
   size_t workspace_bytes;
   attnmux_parallel_for parallel_for; /* null: the library's own thread pool */
   void* pool;
+  /* Where a CUDA call without a workspace gets it; null: from a memory pool of the library's own. Both or neither. */
+  attnmux_stream_allocate stream_allocate;
+  attnmux_stream_deallocate stream_deallocate;
+  void* stream_user;
 } attnmux_exec;
 
 /* Result codes. */

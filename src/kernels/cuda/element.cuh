@@ -48,5 +48,12 @@ __device__ inline float load_bias(const Tensor& t, int64_t offset) {
   }
 }
 
+// Problems in fp64 may have a bias in fp64.
+template <typename Real>
+__device__ inline Real load_bias_as(const Tensor& t, int64_t offset) {
+  if (t.dtype == ATTNMUX_FP64) return static_cast<Real>(*element<const double>(t, offset));
+  return static_cast<Real>(load_bias(t, offset));
+}
+
 }  // namespace
 }  // namespace attnmux

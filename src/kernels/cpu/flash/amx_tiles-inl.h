@@ -37,6 +37,11 @@ struct AmxTiles {
   static void load(const float* from, int64_t stride) {
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride * 4), "i"(t) : "memory");
   }
+  // The same for what is not needed again soon: it should not take the place of what is.
+  template <int t>
+  static void load_once(const float* from, int64_t stride) {
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride * 4), "i"(t) : "memory");
+  }
   template <int t>
   static void store(float* to, int64_t stride) {
     __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride * 4), "i"(t) : "memory");

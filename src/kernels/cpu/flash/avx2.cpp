@@ -26,6 +26,8 @@ inline F larger(F a, F b) { return _mm256_max_ps(a, b); }
 inline F smaller(F a, F b) { return _mm256_min_ps(a, b); }
 
 inline bool all_true(I condition) { return _mm256_movemask_ps(reinterpret_cast<__m256>(condition)) == 0xff; }
+inline bool all_finite_by_exponent(F x);
+inline bool all_finite(F x) { return all_finite_by_exponent(x); }
 
 // The 64-bit products of the even 32-bit lanes, unsigned.
 inline I multiply_even(I a, I b) {

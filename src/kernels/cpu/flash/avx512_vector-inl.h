@@ -23,6 +23,8 @@ inline F smaller(F a, F b) { return _mm512_mask_min_ps(a, 0xffff, a, b); }
 
 inline bool all_true(I condition) { return _mm512_movepi32_mask(reinterpret_cast<__m512i>(condition)) == 0xffff; }
 
+inline bool all_finite(F x) { return _mm512_fpclass_ps_mask(x, 0x99) == 0; }  // NaN of both kinds, both infinities
+
 // The 64-bit products of the even 32-bit lanes, unsigned.
 inline I multiply_even(I a, I b) {
   return reinterpret_cast<I>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));

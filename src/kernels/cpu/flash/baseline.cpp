@@ -24,6 +24,8 @@ inline F larger(F a, F b) { return a > b ? a : b; }
 inline F smaller(F a, F b) { return a < b ? a : b; }
 
 inline bool all_true(I condition) { return (condition[0] & condition[1] & condition[2] & condition[3]) != 0; }
+inline bool all_finite_by_exponent(F x);
+inline bool all_finite(F x) { return all_finite_by_exponent(x); }
 
 // The 64-bit products of the even 32-bit lanes, unsigned.
 inline I multiply_even(I a, I b) {

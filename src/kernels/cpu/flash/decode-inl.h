@@ -16,17 +16,27 @@ namespace {
 
 // ---- Values ---------------------------------------------------------------------------------------------------------
 
+// Bytes of a row of V that become a vector of sums.
+template <class Product, Source kSource>
+constexpr int64_t kVectorBytes = kLanes * kSourceBytes<kSource> / (Product::kElements * kParts<kSource>);
+// Vectors of sums whose columns alternate.
+template <class Product, Source kSource>
+constexpr int kInterleaved = Product::kElements * kParts<kSource>;
+
 // Columns of V at byte `at`, of one key (units of one number) or of two (pairs; a null row is zeros): kVectors vectors
-// of units. Pairs come as the even columns of 2·kLanes, then the odd ones; write_decode_row() puts them in order.
+// of units. bf16 comes as the even columns of 2·kLanes, then the odd ones; write_decode_row() puts them in order.
 template <class Product, Source kSource, int kVectors, bool kWhole>
 inline void load_value_vectors(const char* const (&rows)[Product::kElements], int64_t at, int64_t bytes,
                                F (&v)[kVectors]) {
   constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
   if constexpr (Product::kElements == 1) {
+    constexpr int kLoads = kVectors / kParts<kSource>;
     ATTNMUX_UNROLL(8)
-    for (int j = 0; j < kVectors; ++j) {
+    for (int j = 0; j < kLoads; ++j) {
       const char* from = rows[0] + at + j * kChunk;
-      v[j] = kWhole ? load_lanes<kSource>(from) : load_some<kSource>(from, bytes - at - j * kChunk);
+      const F x = kWhole ? load_lanes<kSource>(from) : load_some<kSource>(from, bytes - at - j * kChunk);
+      ATTNMUX_UNROLL(2)
+      for (int part = 0; part < kParts<kSource>; ++part) v[j * kParts<kSource> + part] = part_of<kSource>(x, part);
     }
   } else {
     ATTNMUX_UNROLL(4)
@@ -45,9 +55,9 @@ inline void load_value_vectors(const char* const (&rows)[Product::kElements], in
 // One chunk of columns: O = factor·O + P·V for kRows rows.
 template <class Product, Source kSource, int kRows, int kVectors, bool kWhole>
 inline void decode_values(const DecodeBlock& block, const float* weights, int64_t at, int64_t bytes, bool started,
-                          const float (&factor)[kRows], FetchRows& fetch, float* accumulator, int64_t row_floats) {
+                          const float* factor, FetchRows& fetch, float* accumulator, int64_t row_floats) {
   constexpr int64_t kKeys = kLanes / kRows, kUnitKeys = Product::kElements;
-  constexpr int64_t kChunk = kVectors / kUnitKeys * kLanes * kSourceBytes<kSource>;
+  constexpr int64_t kChunk = kVectors * kVectorBytes<Product, kSource>;
   F sum[kRows][kVectors];
   ATTNMUX_UNROLL(4)
   for (int r = 0; r < kRows; ++r) {
@@ -61,7 +71,7 @@ inline void decode_values(const DecodeBlock& block, const float* weights, int64_
       const char* rows[kUnitKeys];
       for (int64_t e = 0; e < kUnitKeys; ++e) {
         const int64_t key = group + e * kKeys + i;
-        rows[e] = key < block.count ? block.v[key] : nullptr;
+        rows[e] = kUnitKeys == 1 || key < block.count ? block.v[key] : nullptr;
       }
       fetch.lines(kUnitKeys * kChunk / kCacheLine);
       F v[kVectors];
@@ -84,53 +94,42 @@ inline void decode_values(const DecodeBlock& block, const float* weights, int64_
 
 // ---- Blocks, ranges -------------------------------------------------------------------------------------------------
 
+// One step of a block for the kRows rows from first_row on.
 template <class Product, Source kSource, int kRows>
-inline void decode_tile(const DecodeJob& job, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
-                        bool started, int64_t fetch_ahead, bool near, const DecodeScratch& scratch, float* partials) {
+inline void score_tile(const DecodeJob& job, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
+                       const DecodeFetch& ahead, const float* queries, float* scores) {
   const Problem& p = *job.p;
-  const DecodeLayout& layout = job.layout;
-  const int64_t rows = min_of(kRows, all.count - first_row), value_floats = layout.row_floats - kLanes;
-  const int64_t size = element_bytes(p.dtype);
-  const char* const* fetched = first_row == 0 ? block.v + block.count : block.v;
-  const FetchRows values{block.v, fetched, 0, p.head_dim_v * size, near};
-  decode_scores<Product, kSource, kRows>(p, block, scratch.queries + first_row * layout.query_units, layout.query_units,
-                                         values, scratch.scores);
-  adjust_decode_scores<kRows>(p, job.scale, all, block, first_row, rows, scratch.scores);
-  float maximum[kRows], sum[kRows], factor[kRows];
-  for (int64_t r = 0; r < kRows; ++r) {
-    const Partial row = partial_at(layout, partials, first_row + min_of(r, rows - 1), value_floats);
-    maximum[r] = started ? *row.maximum : -kInfinity;
-    sum[r] = started ? *row.sum : 0;
-  }
-  decode_softmax<Product, kRows>(p, all, block, first_row, rows, job.scale.base2, started, scratch.scores, maximum, sum,
-                                 factor);
+  const FetchRows values{block.v, block.v + (first_row == 0 && ahead.values ? block.count : 0), 0,
+                         p.head_dim_v * element_bytes(p.dtype), ahead.near};
+  decode_scores<Product, kSource, kRows>(p, block, queries + first_row * job.layout.query_units, job.layout.query_units,
+                                         values, scores);
+  adjust_decode_scores<kRows>(p, job.scale, all, block, first_row, min_of(kRows, all.count - first_row), scores);
+}
 
-  // Lanes of rows that do not exist are computed into rows behind the last, which the layout has room for.
+// Lanes of rows that do not exist are computed into rows behind the last, which the layout has room for.
+template <class Product, Source kSource, int kRows>
+inline void value_tile(const DecodeJob& job, const DecodeBlock& block, int64_t first_row, bool started,
+                       const DecodeFetch& ahead, const float* weights, const float* factor, float* accumulator) {
+  const Problem& p = *job.p;
+  const int64_t size = element_bytes(p.dtype), row_floats = job.layout.row_floats, bytes = p.head_dim_v * size;
   constexpr int kAtOnce = kLanes == 16 ? (kRows == 1 ? 8 : 4) : (kRows == 4 ? 2 : 4);
-  constexpr int64_t kChunk = kLanes * kSourceBytes<kSource> / Product::kElements;  // bytes per vector of units
-  const int64_t bytes = p.head_dim_v * size;
-  FetchRows fetch{block.k, first_row == 0 && fetch_ahead != 0 ? block.k + block.count : block.k, fetch_ahead,
-                  p.head_dim * size, near};
-  float* accumulator = partials + first_row * layout.row_floats;
+  constexpr int64_t kChunk = kVectorBytes<Product, kSource>;
+  FetchRows fetch{block.k, block.k + (first_row == 0 && ahead.keys != 0 ? block.count : 0), ahead.keys,
+                  p.head_dim * size, ahead.near};
   int64_t at = 0, column = 0;
   for (; at + kAtOnce * kChunk <= bytes; at += kAtOnce * kChunk, column += kAtOnce * kLanes) {
-    decode_values<Product, kSource, kRows, kAtOnce, true>(block, scratch.scores, at, bytes, started, factor, fetch,
-                                                          accumulator + column, layout.row_floats);
+    decode_values<Product, kSource, kRows, kAtOnce, true>(block, weights, at, bytes, started, factor, fetch,
+                                                          accumulator + column, row_floats);
   }
-  constexpr int kFew = Product::kElements;
+  constexpr int kFew = kInterleaved<Product, kSource>;
   for (; at < bytes; at += kFew * kChunk, column += kFew * kLanes) {
     if (at + kFew * kChunk <= bytes) {
-      decode_values<Product, kSource, kRows, kFew, true>(block, scratch.scores, at, bytes, started, factor, fetch,
-                                                         accumulator + column, layout.row_floats);
+      decode_values<Product, kSource, kRows, kFew, true>(block, weights, at, bytes, started, factor, fetch,
+                                                         accumulator + column, row_floats);
     } else {
-      decode_values<Product, kSource, kRows, kFew, false>(block, scratch.scores, at, bytes, started, factor, fetch,
-                                                          accumulator + column, layout.row_floats);
+      decode_values<Product, kSource, kRows, kFew, false>(block, weights, at, bytes, started, factor, fetch,
+                                                          accumulator + column, row_floats);
     }
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    const Partial row = partial_at(layout, partials, first_row + r, value_floats);
-    *row.maximum = maximum[r];
-    *row.sum = sum[r];
   }
 }
 
@@ -144,27 +143,64 @@ inline void pack_decode_queries(const Problem& p, const Scale& scale, const Deco
     const char* from = address(
         p.q, rows.sequence.q_offset + rows.query[existing] * p.q.strides[1] + rows.head[existing] * p.q.strides[2]);
     float* to = queries + row * query_units;
-    for (int64_t at = 0; at < bytes; at += kChunk, to += kLanes) store(to, load_some<kSource>(from + at, bytes - at));
+    const auto put = [&](F x) {
+      for (int part = 0; part < kParts<kSource>; ++part, to += kLanes) store(to, part_of<kSource>(x, part));
+    };
+    int64_t at = 0;
+    for (; at + kChunk <= bytes; at += kChunk) put(load_lanes<kSource>(from + at));
+    if (at < bytes) put(load_some<kSource>(from + at, bytes - at));
     apply_sign<kSource>(scale.sign, query_units, queries + row * query_units);
   }
 }
 
-// One block of keys for all rows of a kv head.
-template <class Product, Source kSource>
-inline void decode_block(const DecodeJob& job, const DecodeRows& rows, const DecodeBlock& block, bool started,
-                         int64_t fetch_ahead, bool near, const DecodeScratch& scratch, float* partials) {
-  for (int64_t row = 0; row < rows.count; row += 4) {
-    switch (min_of(4, rows.count - row)) {
+// Calls use<kRows>(first_row) for four, two or one of the rows at a time.
+template <class Use>
+inline void for_each_tile(int64_t rows, const Use& use) {
+  for (int64_t row = 0; row < rows; row += 4) {
+    switch (min_of(4, rows - row)) {
       case 1:
-        decode_tile<Product, kSource, 1>(job, rows, block, row, started, fetch_ahead, near, scratch, partials);
+        use.template operator()<1>(row);
         break;
       case 2:
-        decode_tile<Product, kSource, 2>(job, rows, block, row, started, fetch_ahead, near, scratch, partials);
+        use.template operator()<2>(row);
         break;
       default:
-        decode_tile<Product, kSource, 4>(job, rows, block, row, started, fetch_ahead, near, scratch, partials);
+        use.template operator()<4>(row);
         break;
     }
+  }
+}
+
+// One block of keys for all rows of a kv head. A step is done for all of them before the next: the softmax of a few
+// rows is a chain of latencies, which then run side by side.
+template <class Product, Source kSource>
+inline void decode_block(const DecodeJob& job, const DecodeRows& rows, const DecodeBlock& block, bool started,
+                         const DecodeFetch& ahead, const DecodeScratch& scratch, float* partials) {
+  const Problem& p = *job.p;
+  const DecodeLayout& layout = job.layout;
+  const int64_t value_floats = layout.row_floats - kLanes;
+  const auto scores = [&](int64_t row) { return scratch.scores + row / 4 * layout.tile_scores; };
+  float maximum[kDecodeRows], sum[kDecodeRows], factor[kDecodeRows];
+  for (int64_t row = 0; row < decode_rows_padded(rows.count); ++row) {
+    const Partial partial = partial_at(layout, partials, min_of(row, rows.count - 1), value_floats);
+    maximum[row] = started ? *partial.maximum : -kInfinity;
+    sum[row] = started ? *partial.sum : 0;
+  }
+  for_each_tile(rows.count, [&]<int kRows>(int64_t row) {
+    score_tile<Product, kSource, kRows>(job, rows, block, row, ahead, scratch.queries, scores(row));
+  });
+  for_each_tile(rows.count, [&]<int kRows>(int64_t row) {
+    decode_softmax<Product, kRows>(p, rows, block, row, job.scale.base2, started, scores(row), maximum + row, sum + row,
+                                   factor + row);
+  });
+  for_each_tile(rows.count, [&]<int kRows>(int64_t row) {
+    value_tile<Product, kSource, kRows>(job, block, row, started, ahead, scores(row), factor + row,
+                                        partials + row * layout.row_floats);
+  });
+  for (int64_t row = 0; row < rows.count; ++row) {
+    const Partial partial = partial_at(layout, partials, row, value_floats);
+    *partial.maximum = maximum[row];
+    *partial.sum = sum[row];
   }
 }
 
@@ -182,12 +218,14 @@ void decode_range(const DecodeJob& job, DecodeRows& rows, int64_t range, int64_t
   };
   auto* queries = reinterpret_cast<float*>(scratch_memory);
   float* scores = queries + p.num_heads_kv * layout.queries;
-  const int64_t last = min_of((range + 1) * layout.range, rows.any.last);
+  const int64_t last = min_of((range + 1) * layout.range, rows.any.last), most = decode_block_keys(p);
+  int64_t key = max_of(range * layout.range, rows.any.first);
+  DecodeFetch ahead{0, job.fetches, heads == 1};
   bool started = false;
-  for (int64_t key = max_of(range * layout.range, rows.any.first); key < last;) {
+  while (key < last) {
     DecodeBlock block;
     move_to_head(p, first_head, rows);
-    key = find_block(p, rows, key, last, decode_block_keys(p, Product::kElements), block);
+    key = find_block(p, rows, key, last, most, block);
     if (block.count == 0) break;
     for (int64_t head = 0; head < heads; ++head) {
       if (head > 0) {
@@ -198,8 +236,8 @@ void decode_range(const DecodeJob& job, DecodeRows& rows, int64_t range, int64_t
       if (!started) pack_decode_queries<Product, kSource>(p, job.scale, rows, layout.query_units, scratch.queries);
       // K of the next head, or else of the next block, is fetched during the product with V.
       const int64_t next_block = key < last ? block.count * k_row - head * k_head : 0;
-      decode_block<Product, kSource>(job, rows, block, started, head + 1 < heads ? k_head : next_block, heads == 1,
-                                     scratch, partials_of(head));
+      ahead.keys = !job.fetches ? 0 : head + 1 < heads ? k_head : next_block;
+      decode_block<Product, kSource>(job, rows, block, started, ahead, scratch, partials_of(head));
     }
     started = true;
   }
@@ -215,20 +253,40 @@ void decode_range(const DecodeJob& job, DecodeRows& rows, int64_t range, int64_t
 
 // ---- The end --------------------------------------------------------------------------------------------------------
 
-inline void write_decode_row(const Problem& p, const DecodeRows& rows, int64_t row, int64_t elements_per_unit,
+template <int32_t kDtype, int kVectors>
+inline void write_decode_columns(const float* accumulator, F inverse, int64_t columns, char* out) {
+  constexpr int64_t kChunk = kLanes * kVectors;
+  const auto chunk = [&](int64_t d, auto&& put) {
+    F x[kVectors];
+    x[0] = load(accumulator + d);
+    if constexpr (kVectors == 2) zip(x[0], load(accumulator + d + kLanes), x[0], x[1]);
+    ATTNMUX_UNROLL(2)
+    for (int64_t e = 0; e < kVectors; ++e) {
+      const int64_t from = d + e * kLanes;
+      put(out + from * element_bytes(kDtype), x[e] * inverse, columns - from);
+    }
+  };
+  int64_t d = 0;
+  for (; d + kChunk <= columns; d += kChunk) chunk(d, [](char* to, F x, int64_t) { store_lanes(kDtype, to, x); });
+  if (d == columns) return;
+  chunk(d, [](char* to, F x, int64_t left) {
+    if (left > 0) store_some(kDtype, to, x, left);
+  });
+}
+
+inline void write_decode_row(const Problem& p, const DecodeRows& rows, int64_t row, int64_t interleaved,
                              const float* accumulator, float maximum, float sum, float natural) {
   const Sequence& s = rows.sequence;
-  const int64_t size = element_bytes(p.dtype);
   char* out = address(p.out, s.out_offset + rows.query[row] * p.out.strides[1] + rows.head[row] * p.out.strides[2]);
   const F inverse = broadcast(sum == 0 ? 0 : 1 / sum);
-  for (int64_t d = 0; d < p.head_dim_v; d += kLanes * elements_per_unit) {
-    F x[2];
-    x[0] = load(accumulator + d);
-    if (elements_per_unit == 2) zip(x[0], load(accumulator + d + kLanes), x[0], x[1]);
-    for (int64_t e = 0; e < elements_per_unit; ++e) {
-      const int64_t from = d + e * kLanes;
-      if (from < p.head_dim_v) store_some(p.dtype, out + from * size, x[e] * inverse, p.head_dim_v - from);
-    }
+  if (p.dtype == ATTNMUX_FP32) {
+    write_decode_columns<ATTNMUX_FP32, 1>(accumulator, inverse, p.head_dim_v, out);
+  } else if (p.dtype == ATTNMUX_FP16) {
+    write_decode_columns<ATTNMUX_FP16, 1>(accumulator, inverse, p.head_dim_v, out);
+  } else if (interleaved == 1) {
+    write_decode_columns<ATTNMUX_BF16, 1>(accumulator, inverse, p.head_dim_v, out);
+  } else {
+    write_decode_columns<ATTNMUX_BF16, 2>(accumulator, inverse, p.head_dim_v, out);
   }
   if (given(p.lse)) {
     *element<float>(p.lse, s.lse_offset + rows.head[row] * p.lse.strides[1] + rows.query[row] * p.lse.strides[2]) =
@@ -267,8 +325,7 @@ inline void combine_ranges(const DecodeJob& job, float* partials, int64_t row) {
   *first.sum = sum;
 }
 
-template <class Product>
-void finish_pair(const DecodeJob& job, const DecodeRows& rows) {
+inline void finish_pair(const DecodeJob& job, const DecodeRows& rows) {
   const Problem& p = *job.p;
   const DecodeLayout& layout = job.layout;
   const int64_t pair = rows.batch * p.num_heads_kv + rows.kv_head, value_floats = layout.row_floats - kLanes;
@@ -277,7 +334,7 @@ void finish_pair(const DecodeJob& job, const DecodeRows& rows) {
     const Partial result = partial_at(layout, partials, row, value_floats);
     // One range whose keys count for something is the result already.
     if (layout.ranges > 1 || *result.sum == 0) combine_ranges(job, partials, row);
-    write_decode_row(p, rows, row, Product::kElements, result.accumulator, *result.maximum, *result.sum,
+    write_decode_row(p, rows, row, job.interleaved, result.accumulator, *result.maximum, *result.sum,
                      job.scale.natural);
   }
 }
@@ -299,22 +356,21 @@ void decode_task(void* arg, int64_t task) {
     decode_range<Product, kSource>(job, rows, item % job.layout.ranges, job.heads_together, scratch);
     for (int64_t head = 0; head < job.heads_together && job.layout.ranges == 1; ++head) {
       move_to_head(p, pair % p.num_heads_kv + head, rows);
-      finish_pair<Product>(job, rows);
+      finish_pair(job, rows);
     }
     move_to_head(p, pair % p.num_heads_kv, rows);
   }
   restore_denormals(mode);
 }
 
-template <class Product>
-void finish_task(void* arg, int64_t /*task*/) {
+inline void finish_task(void* arg, int64_t /*task*/) {
   auto& job = *static_cast<DecodeJob*>(arg);
   const Problem& p = *job.p;
   const DenormalMode mode = flush_denormals();
   DecodeRows rows;
   for (int64_t pair; (pair = take_item(job.next)) < job.items;) {
     find_decode_rows(p, pair / p.num_heads_kv, pair % p.num_heads_kv, rows);
-    finish_pair<Product>(job, rows);
+    finish_pair(job, rows);
   }
   restore_denormals(mode);
 }
@@ -329,21 +385,25 @@ attnmux_code run_decode(const Problem& p, const RunContext& context) {
   job.layout = make_decode_layout(p, kBlocking, p.seqlen_q, context.num_threads);
   job.scale = make_scale(p);
   job.heads_together = 1;
+  job.interleaved = kInterleaved<Product, kSource>;
   job.partials = reinterpret_cast<float*>(static_cast<char*>(context.workspace) + job.layout.partials_offset);
   const int64_t pairs = p.batch * p.num_heads_kv;
   const int64_t products = p.batch * p.num_heads_q * p.seqlen_q * p.seqlen_kv * (p.head_dim + p.head_dim_v);
+  const bool small = products < kInlineProducts;
+  job.fetches = !small;
   const auto run = [&](int64_t items, void (*task)(void*, int64_t)) {
     job.next = 0;
     job.items = items;
-    const int64_t tasks = products < kInlineProducts ? 1 : min_of(context.num_threads, items);
+    const int64_t tasks = small ? 1 : min_of(context.num_threads, items);
     return context.parallel_for(context.pool, tasks, task, &job) == 0;
   };
   // The order of the work, and so this choice, does not change a result.
   const bool neighbours = magnitude_of(p.k.strides[2]) < magnitude_of(p.k.strides[1]);
-  if (neighbours && p.batch * job.layout.ranges >= 2 * context.num_threads) job.heads_together = p.num_heads_kv;
+  if (neighbours && (small || p.batch * job.layout.ranges >= 2 * context.num_threads))
+    job.heads_together = p.num_heads_kv;
   if (!run(pairs / job.heads_together * job.layout.ranges, decode_task<Product, kSource>))
     return ATTNMUX_EXECUTOR_FAILED;
-  if (job.layout.ranges > 1 && !run(pairs, finish_task<Product>)) return ATTNMUX_EXECUTOR_FAILED;
+  if (job.layout.ranges > 1 && !run(pairs, finish_task)) return ATTNMUX_EXECUTOR_FAILED;
   return ATTNMUX_OK;
 }
 

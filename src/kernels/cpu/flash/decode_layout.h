@@ -18,8 +18,8 @@ constexpr int64_t kDecodeRange = 512, kDecodeMaxRanges = 64;
 // their way into the first-level cache. 8 KiB of each read memory fastest: 16 rows of fp32 are up to 15 % faster than
 // 32, 32 of bf16 up to 8 % faster than 16 and 16 % faster than 64.
 constexpr int64_t kDecodeBlock = 32;
-[[maybe_unused]] inline int64_t decode_block_keys(const Problem& p, int64_t elements_per_unit) {
-  return p.dtype == ATTNMUX_FP32 && elements_per_unit == 1 && p.head_dim >= 128 ? kDecodeBlock / 2 : kDecodeBlock;
+[[maybe_unused]] inline int64_t decode_block_keys(const Problem& p) {
+  return p.dtype == ATTNMUX_FP32 && p.head_dim >= 128 ? kDecodeBlock / 2 : kDecodeBlock;
 }
 
 [[maybe_unused]] inline int64_t heads_per_kv_head(const Problem& p) {
@@ -40,7 +40,8 @@ struct DecodeLayout {
   int64_t query_units;      // of a row of Q, padded to whole vectors
   int64_t row_floats;       // of a row's partial result: O, then maximum and sum
   int64_t queries;          // floats of Q of one kv head
-  int64_t scratch;          // one task's: Q of all kv heads, then scores
+  int64_t tile_scores;      // floats of the scores of up to four rows
+  int64_t scratch;          // one task's: Q of all kv heads, then scores of one
   int64_t partials_offset;  // [batch][kv head][range][row]
   int64_t total;
 };
@@ -48,14 +49,15 @@ struct DecodeLayout {
 [[maybe_unused]] inline DecodeLayout make_decode_layout(const Problem& p, const Blocking& blocking, int64_t seqlen_q,
                                                         int64_t num_threads) {
   DecodeLayout l{};
-  const int64_t elements_per_unit = p.dtype == ATTNMUX_BF16 && blocking.multiplies_bf16 ? 2 : 1;
+  const bool bf16 = p.dtype == ATTNMUX_BF16, pairs = bf16 && blocking.decodes_pairs;
   l.range = max_of(kDecodeRange, round_up(ceil_div(p.seqlen_kv, kDecodeMaxRanges), kDecodeBlock));
   l.ranges = max_of(1, ceil_div(p.seqlen_kv, l.range));
   l.rows = decode_rows_padded(heads_per_kv_head(p) * seqlen_q);
-  l.query_units = round_up(ceil_div(p.head_dim, elements_per_unit), blocking.lanes);
-  l.row_floats = round_up(p.head_dim_v, blocking.lanes * elements_per_unit) + blocking.lanes;
+  l.query_units = round_up(p.head_dim, blocking.lanes * (bf16 ? 2 : 1)) / (pairs ? 2 : 1);
+  l.row_floats = round_up(p.head_dim_v, blocking.lanes * (bf16 ? 2 : 1)) + blocking.lanes;
   l.queries = l.rows * l.query_units;
-  l.scratch = (p.num_heads_kv * l.queries + (kDecodeBlock + 2 * blocking.lanes) * 4) * 4;
+  l.tile_scores = (kDecodeBlock + 2 * blocking.lanes) * 4;
+  l.scratch = (p.num_heads_kv * l.queries + ceil_div(l.rows, 4) * l.tile_scores) * 4;
   l.scratch = round_up(l.scratch, kCacheLine);
   l.partials_offset = num_threads * l.scratch;
   // Not l.ranges: with longer ranges there may be fewer of them, and more keys must never need less.

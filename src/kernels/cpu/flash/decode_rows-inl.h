@@ -48,6 +48,8 @@ struct DecodeJob {
   Scale scale;
   float* partials;
   int64_t heads_together;  // kv heads of a work item
+  int64_t interleaved;     // vectors whose columns alternate in the output, 1 or 2
+  bool fetches;            // K and V are so many that fetching them ahead saves more than it costs
   int64_t next, items;
 };
 
@@ -108,6 +110,13 @@ struct FetchRows {
   __attribute__((always_inline)) void rows_until(const char* const* last) {
     while (row < last && row < end) lines(1);
   }
+};
+
+// What is fetched beside the products of a block.
+struct DecodeFetch {
+  int64_t keys;  // bytes from a row of K to the one that is fetched; 0 if none is
+  bool values;   // the block's own rows of V
+  bool near;     // see FetchRows
 };
 
 // Returns the first key behind the block, which has `most` keys or fewer.

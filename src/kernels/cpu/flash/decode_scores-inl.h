@@ -34,6 +34,7 @@ inline void decode_scores(const Problem& p, const DecodeBlock& block, const floa
                           FetchRows fetch, float* scores) {
   constexpr int kKeys = kLanes / kRows;
   constexpr int64_t kChunk = kLanes * kSourceBytes<kSource>;
+  constexpr int kHalves = kParts<kSource>;
   const int64_t size = element_bytes(p.dtype), bytes = p.head_dim * size, whole = bytes / kChunk * kChunk;
   for (int64_t n = 0; n < block.count; n += kKeys) {
     const char* k[kKeys];
@@ -43,26 +44,33 @@ inline void decode_scores(const Problem& p, const DecodeBlock& block, const floa
     }
     F sum[kLanes] = {};
     const float* q = queries;
-    for (int64_t at = 0; at < whole; at += kChunk, q += kLanes) {
+    for (int64_t at = 0; at < whole; at += kChunk, q += kHalves * kLanes) {
       fetch.lines(kKeys * kChunk / kCacheLine);
-      F row[kRows];
-      ATTNMUX_UNROLL(4)
-      for (int r = 0; r < kRows; ++r) row[r] = load(q + r * query_units);
-      ATTNMUX_UNROLL(16)
-      for (int i = 0; i < kKeys; ++i) {
-        const F key = load_lanes<kSource>(k[i] + at);
+      ATTNMUX_UNROLL(2)
+      for (int part = 0; part < kHalves; ++part) {
+        F row[kRows];
         ATTNMUX_UNROLL(4)
-        for (int r = 0; r < kRows; ++r) sum[i * kRows + r] = Product::madd(key, row[r], sum[i * kRows + r]);
+        for (int r = 0; r < kRows; ++r) row[r] = load(q + part * kLanes + r * query_units);
+        ATTNMUX_UNROLL(16)
+        for (int i = 0; i < kKeys; ++i) {
+          const F key = part_of<kSource>(load_lanes<kSource>(k[i] + at), part);
+          ATTNMUX_UNROLL(4)
+          for (int r = 0; r < kRows; ++r) sum[i * kRows + r] = Product::madd(key, row[r], sum[i * kRows + r]);
+        }
       }
     }
     fetch.rows_until(block.v + n + kKeys);
     if (whole < bytes) {
       ATTNMUX_UNROLL(16)
       for (int i = 0; i < kKeys; ++i) {
-        const F key = load_some<kSource>(k[i] + whole, bytes - whole);
-        ATTNMUX_UNROLL(4)
-        for (int r = 0; r < kRows; ++r)
-          sum[i * kRows + r] = Product::madd(key, load(q + r * query_units), sum[i * kRows + r]);
+        const F both = load_some<kSource>(k[i] + whole, bytes - whole);
+        ATTNMUX_UNROLL(2)
+        for (int part = 0; part < kHalves; ++part) {
+          const F key = part_of<kSource>(both, part);
+          ATTNMUX_UNROLL(4)
+          for (int r = 0; r < kRows; ++r)
+            sum[i * kRows + r] = Product::madd(key, load(q + part * kLanes + r * query_units), sum[i * kRows + r]);
+        }
       }
     }
     store(scores + n * kRows, add_lanes(sum));
@@ -115,7 +123,7 @@ inline void adjust_decode_scores(const Problem& p, const Scale& scale, const Dec
 
 // A number per row, in the lanes of each of its keys.
 template <int kRows>
-inline F spread(const float (&numbers)[kRows]) {
+inline F spread(const float* numbers) {
   float lanes[kLanes];
   for (int i = 0; i < kLanes; ++i) lanes[i] = numbers[i % kRows];
   return load(lanes);
@@ -142,8 +150,7 @@ inline F over_keys(F x, const Combine& combine) {
 // by lane. factor[r] is what the new maximum makes of everything before, if something was `started`.
 template <class Product, int kRows>
 inline void decode_softmax(const Problem& p, const DecodeRows& all, const DecodeBlock& block, int64_t first_row,
-                           int64_t rows, float base2, bool started, float* scores, float (&maximum)[kRows],
-                           float (&sum)[kRows], float (&factor)[kRows]) {
+                           float base2, bool started, float* scores, float* maximum, float* sum, float* factor) {
   constexpr int64_t kKeys = kLanes / kRows;
   const int64_t whole = block.count * kRows, floats = round_up(block.count, kKeys * Product::kElements) * kRows;
   for (int64_t i = whole; i < floats; ++i) scores[i] = -kInfinity;
@@ -174,8 +181,8 @@ inline void decode_softmax(const Problem& p, const DecodeRows& all, const Decode
         store(lanes, weight[e]);
         for (int64_t j = 0; j < kLanes; ++j) {
           const int64_t n = (i + e * kLanes + j) / kRows, r = j % kRows;
-          if (n >= block.count || r >= rows) continue;
           const int64_t row = first_row + r;
+          if (n >= block.count || row >= all.count) continue;
           lanes[j] *= dropout_keeps(p, all.batch, all.head[row], all.query[row], block.key[n]) ? kept : 0;
         }
         weight[e] = load(lanes);

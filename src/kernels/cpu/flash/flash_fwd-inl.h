@@ -345,6 +345,17 @@ inline Job make_job(const Problem& p, const RunContext& context) {
   return job;
 }
 
+// Few queries of bf16. Splitting a vector takes more registers than widening half a vector: with 16 of them it is the
+// slower way.
+template <class WideProduct, class Bf16>
+attnmux_code run_decode_bf16(const Problem& p, const RunContext& context) {
+  if constexpr (kBlocking.decodes_pairs) {
+    return run_decode<Bf16, Source::kPairs>(p, context);
+  } else {
+    return run_decode < WideProduct, kLanes == 16 ? Source::kSplit : Source::kBf16 > (p, context);
+  }
+}
+
 // WideProduct multiplies fp32, fp16 and, where there is nothing better, bf16; Bf16Product multiplies pairs of bf16.
 template <class WideProduct, class Bf16>
 attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_error* /*error*/) {
@@ -352,7 +363,7 @@ attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_erro
   if (is_decode(p)) {
     if (p.dtype == ATTNMUX_FP16) return run_decode<WideProduct, Source::kFp16>(p, context);
     if (p.dtype == ATTNMUX_FP32) return run_decode<WideProduct, Source::kFp32>(p, context);
-    return run_decode < Bf16, Bf16::kElements == 2 ? Source::kPairs : Source::kBf16 > (p, context);
+    return run_decode_bf16<WideProduct, Bf16>(p, context);
   }
   Job job = make_job(p, context);
   if (p.dtype == ATTNMUX_FP16) return run_rounds<WideProduct, Source::kFp16>(job);
@@ -364,7 +375,7 @@ attnmux_code run_flash(const Problem& p, const RunContext& context, attnmux_erro
 template <class Bf16>
 attnmux_code run_flash_bf16(const Problem& p, const RunContext& context) {
   if (has_no_output(p)) return ATTNMUX_OK;
-  if (is_decode(p)) return run_decode<Bf16, Source::kPairs>(p, context);
+  if (is_decode(p)) return run_decode_bf16<Fp32Product, Bf16>(p, context);
   Job job = make_job(p, context);
   return run_rounds<Bf16, Source::kPairs>(job);
 }

@@ -73,25 +73,31 @@ inline void visit_block(const Tensor& t, const char* const* rows, int64_t vector
     }
     return;
   }
+  // Narrow elements of neighbouring keys are transposed together.
+  constexpr Source kUnits = kTogether<kSource>;
+  constexpr int64_t kUnitKeys = kParts<kUnits>, kStep = kLanes * kUnitKeys;
   for (int64_t v = 0; v < vectors; ++v) {
-    for (int64_t n = 0; n < count; n += kLanes) {
+    for (int64_t n = 0; n < count; n += kStep) {
       F x[kLanes];
       ATTNMUX_UNROLL(16)
-      for (int i = 0; i < kLanes; ++i)
-        x[i] = load_some<kSource>(shifted[v * kLanes + i] + n * size, (count - n) * size);
+      for (int i = 0; i < kLanes; ++i) x[i] = load_some<kUnits>(shifted[v * kLanes + i] + n * size, (count - n) * size);
       transpose(x);
       const int64_t at = n * kBlocking.rows + v * kLanes;
-      if (count - n >= kLanes) {
+      const auto use_unit = [&](int64_t i, int64_t keys) {
+        ATTNMUX_UNROLL(4)
+        for (int part = 0; part < kUnitKeys; ++part) {
+          if (part < keys) use(at + (i * kUnitKeys + part) * kBlocking.rows, part_of<kUnits>(x[i], part));
+        }
+      };
+      if (count - n >= kStep) {
         ATTNMUX_UNROLL(16)
-        for (int i = 0; i < kLanes; ++i) use(at + i * kBlocking.rows, x[i]);
+        for (int i = 0; i < kLanes; ++i) use_unit(i, kUnitKeys);
       } else {
-        for (int64_t i = 0; i < count - n; ++i) use(at + i * kBlocking.rows, x[i]);
+        for (int64_t i = 0; i * kUnitKeys < count - n; ++i) use_unit(i, count - n - i * kUnitKeys);
       }
     }
   }
 }
-
-inline I is_finite(F x) { return (bits(x) & 0x7f800000) != 0x7f800000; }
 
 // s + bias. Minus infinity masks whatever the key holds; otherwise what is finite stays finite.
 inline F add_bias(F s, F bias) {
@@ -109,7 +115,7 @@ inline void bias_scores(const Problem& p, const Rows& rows, const KeyBlock& bloc
     const F s = load(scores + at) * factor;
     const F sum = s + bias;
     // The special cases are rare, or masks, which come in runs.
-    store(scores + at, all_true(is_finite(sum)) ? sum : add_bias(s, bias));
+    store(scores + at, all_finite(sum) ? sum : add_bias(s, bias));
   };
   if (same_for_all(rows.bias, rows.vectors)) {
     const int64_t stride = t.strides[3] * element_bytes(t.dtype);

@@ -78,15 +78,20 @@ void multiply(const float* tiles, int64_t tile_stride, int64_t num_tiles, const 
               int64_t vectors, const float* factor, float* result, Meanwhile& meanwhile) {
   int64_t done = 0;
   if (vectors > kGroup) {
-    // Several groups: they take turns on a tile while it is in the first-level cache.
+    // Several groups: they take turns on a tile while it is in the first-level cache. Where their queries do not fit
+    // there together, those of one group stay instead, and the tiles, which are smaller, come again for the next.
     done = vectors / kGroup * kGroup;
-    for (int64_t t = 0; t < num_tiles; ++t) {
-      for (int64_t v = 0; v < done; v += kGroup) {
-        const int64_t column = v * kLanes;
-        multiply_tiles<Product, kStart, 1, kGroup>(tiles + t * tile_stride, tile_stride, lanes + column, units,
-                                                   factor + column, result + t * kTile * kBlocking.rows + column);
+    const bool together = units * kBlocking.rows * 4 <= kFirstLevelCache;
+    const int64_t most = together ? done : kGroup;
+    for (int64_t first = 0; first < done; first += most) {
+      for (int64_t t = 0; t < num_tiles; ++t) {
+        for (int64_t v = first; v < first + most; v += kGroup) {
+          const int64_t column = v * kLanes;
+          multiply_tiles<Product, kStart, 1, kGroup>(tiles + t * tile_stride, tile_stride, lanes + column, units,
+                                                     factor + column, result + t * kTile * kBlocking.rows + column);
+        }
+        meanwhile(t + 1, num_tiles);
       }
-      meanwhile(t + 1, num_tiles);
     }
   }
   const int64_t column = done * kLanes;

@@ -15,13 +15,25 @@ enum class Source {
   kFp16,   // widened
   kBf16,   // widened
   kPairs,  // two bf16, kept as they are
+  kSplit,  // two bf16, widened apart: a vector of memory becomes one of the even columns and one of the odd ones
   kBytes,  // one-byte booleans: all bits set for true
+  kQuads,  // four of them, told apart by masking: not zero for true
 };
 
 template <Source kSource>
-constexpr int64_t kSourceBytes = kSource == Source::kFp32 || kSource == Source::kPairs ? 4
-                                 : kSource == Source::kBytes                           ? 1
-                                                                                       : 2;
+constexpr int64_t kSourceBytes = kSource == Source::kFp16 || kSource == Source::kBf16 ? 2
+                                 : kSource == Source::kBytes                          ? 1
+                                                                                      : 4;
+// Vectors that load_lanes() and part_of() make of one of memory.
+template <Source kSource>
+constexpr int kParts = kSource == Source::kSplit   ? 2
+                       : kSource == Source::kQuads ? 4
+                                                   : 1;
+// The same elements, as many to a lane as fit.
+template <Source kSource>
+constexpr Source kTogether = kSource == Source::kBf16    ? Source::kSplit
+                             : kSource == Source::kBytes ? Source::kQuads
+                                                         : kSource;
 
 template <Source kSource>
 inline F load_lanes(const void* from) {
@@ -38,6 +50,17 @@ inline F load_some(const char* from, int64_t bytes) {
   alignas(64) char buffer[kLanes * 4] = {};
   copy_some(buffer, from, bytes);
   return load_lanes<kSource>(buffer);
+}
+
+// Part of what load_lanes() or load_some() returned. Widening bf16 like this takes an instruction a vector and no
+// shuffle.
+template <Source kSource>
+inline F part_of(F x, int part) {
+  if constexpr (kSource == Source::kSplit) {
+    return from_bits(part == 0 ? bits(x) << 16 : bits(x) & static_cast<int32_t>(0xffff0000));
+  }
+  if constexpr (kSource == Source::kQuads) return from_bits(bits(x) & static_cast<int32_t>(0xffu << 8 * part));
+  return x;
 }
 
 // One element, widened, in every lane.

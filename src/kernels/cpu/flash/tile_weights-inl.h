@@ -38,70 +38,61 @@ struct Subtrahend {
   }
 };
 
-// Makes a square of scores into weights, two keys at a time.
+// Makes a square of scores into weights, half of it at a time.
 template <class Product>
-class WeightsInSlices {
+class WeightsInHalves {
  public:
-  explicit WeightsInSlices(float scale) : scale_(scale) {}
+  explicit WeightsInHalves(float scale) : scale_(scale) {}
 
-  // Spread over `steps` calls of step(); finish() does what is left. `kept` (dropout) holds a factor for each score, or
-  // is null. Unit u of the weights is row u of `weights`.
-  void begin(const float* scores, const float* kept, const Subtrahend& subtrahend, float* sum, float* weights,
-             int64_t steps) {
+  // `kept` (dropout) holds a factor for each score, or is null. Unit u of the weights is row u of `weights`.
+  void begin(const float* scores, const float* kept, const Subtrahend& subtrahend, float* sum, float* weights) {
     scores_ = scores;
     kept_ = kept;
     subtrahend_ = &subtrahend;
     sum_ = sum;
     weights_ = weights;
-    slice_ = 0;
-    position_ = 0;
-    increment_ = (kSlices << 16) / max_of(steps, 1) + 1;
   }
-  void step() {
-    position_ += increment_;
-    advance(min_of(kSlices, position_ >> 16));
-  }
-  void finish() { advance(kSlices); }
+  // To be called twice.
+  void half() { subtrahend_->fused ? half_of<true>() : half_of<false>(); }
 
  private:
-  static constexpr int64_t kSlices = kSquareKeys / 2;
-
-  void advance(int64_t end) {
-    if (subtrahend_->fused) {
-      for (; slice_ < end; ++slice_) slice<true>();
-    } else {
-      for (; slice_ < end; ++slice_) slice<false>();
-    }
-  }
-
   template <bool kFused>
-  void slice() {
+  void half_of() {
     const F factor = broadcast(scale_);
-    const float* from = scores_ + slice_ * 2 * kBlocking.rows;
-    const auto weight = [&](int64_t at, int64_t column) {
-      const F s = load(from + at + column);
-      const F x = kFused ? madd(s, factor, load(subtrahend_->scaled + column))
-                         : (s - load(subtrahend_->maximum + column)) * factor;
-      return exp2<Product::kExp2Degree>(x);
-    };
+    F shift[kSquareVectors], sum[kSquareVectors];
     ATTNMUX_UNROLL(2)
-    for (int64_t column = 0; column < kBlocking.rows; column += kLanes) {
-      F p[2] = {weight(0, column), weight(kBlocking.rows, column)};
-      store(sum_ + column, load(sum_ + column) + (p[0] + p[1]));
-      if (kept_ != nullptr) {
-        const float* kept = kept_ + slice_ * 2 * kBlocking.rows + column;
-        p[0] = p[0] * load(kept);
-        p[1] = p[1] * load(kept + kBlocking.rows);
-      }
-      Product::store_weights(weights_ + slice_ * kBlocking.rows + column, p);
+    for (int64_t j = 0; j < kSquareVectors; ++j) {
+      shift[j] = load((kFused ? subtrahend_->scaled : subtrahend_->maximum) + j * kLanes);
+      sum[j] = load(sum_ + j * kLanes);
     }
+    for (int64_t key = 0; key < kSquareKeys / 2; key += 2) {
+      ATTNMUX_UNROLL(2)
+      for (int64_t j = 0; j < kSquareVectors; ++j) {
+        F p[2];
+        ATTNMUX_UNROLL(2)
+        for (int64_t e = 0; e < 2; ++e) {
+          const F s = load(scores_ + e * kBlocking.rows + j * kLanes);
+          p[e] = exp2<Product::kExp2Degree>(kFused ? madd(s, factor, shift[j]) : (s - shift[j]) * factor);
+        }
+        sum[j] = sum[j] + (p[0] + p[1]);
+        if (kept_ != nullptr) {
+          p[0] = p[0] * load(kept_ + j * kLanes);
+          p[1] = p[1] * load(kept_ + kBlocking.rows + j * kLanes);
+        }
+        Product::store_weights(weights_ + j * kLanes, p);
+      }
+      scores_ += 2 * kBlocking.rows;
+      if (kept_ != nullptr) kept_ += 2 * kBlocking.rows;
+      weights_ += kBlocking.rows;
+    }
+    ATTNMUX_UNROLL(2)
+    for (int64_t j = 0; j < kSquareVectors; ++j) store(sum_ + j * kLanes, sum[j]);
   }
 
   float scale_;
   const float *scores_ = nullptr, *kept_ = nullptr;
   const Subtrahend* subtrahend_ = nullptr;
   float *sum_ = nullptr, *weights_ = nullptr;
-  int64_t slice_ = 0, position_ = 0, increment_ = 0;
 };
 
 // Has the maximum of a row grown so much with a square of scores that the state must follow? Then state.factor is what

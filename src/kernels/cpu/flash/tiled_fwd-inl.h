@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loop over keys for tiles. The tile unit and the vector units are different parts of the core, and the softmax of
 // a block takes about as long as its products: so while the vectors make weights of one square of scores, the tiles
-// compute the next square and the output of the block before. The instructions of both are mixed finely enough for the
-// core to run them at the same time.
+// compute the next square and the output of the block before. Each of these products is followed by half of the
+// weights, little enough for the core to run both at the same time. Mixing their instructions one by one is no better:
+// loads of tiles take the ports of vector instructions.
 //
 // A task computes several blocks of rows side by side, which take turns on a block of keys: so it is read from far away
 // once for all of them. Scores never leave the first-level cache: a square of them becomes weights at once.
@@ -54,8 +55,7 @@ class TiledLoop {
   void run() {
     if (!take_turn(current_)) return;
     int64_t key = current_.keys.first;
-    Nothing nothing;
-    multiply_keys(current_, key, nothing);
+    multiply_keys(current_, key);
     settle(key);
     for (;;) {
       const KeyBlock square = square_at(current_, key);
@@ -70,16 +70,13 @@ class TiledLoop {
         key = next.keys.first;
       }
       const bool more = same || next.block != nullptr;
-      // The output of the turn before is spread over the squares of this one.
-      const int64_t squares = ceil_div(current_.keys.last - square.first, kSquareKeys);
-      const int64_t tiles = round_up(ceil_div(tiles_left(), squares), 2);
-      const int64_t steps = (more ? job_.layout.units / kSquare : 0) + ceil_div(tiles, 2) * steps_of_values();
       weights_.begin(scores, drops ? extra_ : nullptr, current_.block->subtrahend, current_.block->at.state.sum,
-                     current_.weights + (square.first - current_.keys.first) / 2 * kBlocking.rows, steps);
+                     current_.weights + (square.first - current_.keys.first) / 2 * kBlocking.rows);
       ++square_;
-      if (more) multiply_keys(same ? current_ : next, key, weights_);
-      multiply_values(tiles, weights_);
-      weights_.finish();
+      if (more) multiply_keys(same ? current_ : next, key);
+      weights_.half();
+      multiply_values(tiles_due(square));
+      weights_.half();
       if (!same) {
         previous_ = current_;
         current_ = next;
@@ -87,7 +84,7 @@ class TiledLoop {
       }
       settle(key);
     }
-    multiply_values(tiles_left(), nothing);
+    multiply_values(tiles_left());
   }
 
  private:
@@ -110,11 +107,10 @@ class TiledLoop {
   }
   float* square_scores() const { return squares_ + square_ % 2 * (kSquareKeys * kBlocking.rows); }
 
-  template <class Meanwhile>
-  void multiply_keys(const KeyTurn& turn, int64_t key, Meanwhile& meanwhile) {
+  void multiply_keys(const KeyTurn& turn, int64_t key) {
     const int64_t units = job_.layout.units;
     multiply_block<Tiles, Start::kZero, 2>(turn.block->packed.keys + key * units, units * kSquare,
-                                           turn.block->at.queries, units, square_scores(), meanwhile);
+                                           turn.block->at.queries, units, square_scores());
   }
 
   // Scores become final, and what came before is made relative to their maxima.
@@ -126,38 +122,40 @@ class TiledLoop {
     if (!raise_maximum(square_scores(), job_.scale.base2, state)) return;
     block.subtrahend.set(state.maximum, job_.scale.base2);
     rescale_weights(state.factor, (key - current_.keys.first) / 2, current_.weights);
-    if (previous_.block == &block) {
-      Nothing nothing;
-      multiply_values(tiles_left(), nothing);
-    }
+    if (previous_.block == &block) multiply_values(tiles_left());
     if (block.started) rescale(state.factor, job_.layout.value_tiles * kSquare, block.at.accumulator);
   }
 
   int64_t tiles_left() const { return previous_.block == nullptr ? 0 : job_.layout.value_tiles - previous_.done; }
-  int64_t steps_of_values() const { return previous_.block == nullptr ? 0 : previous_.keys.keys() / (2 * kSquare); }
+  // The output of the turn before is spread over the squares of this one: so much is due with this one.
+  int64_t tiles_due(const KeyBlock& square) const {
+    const int64_t squares = ceil_div(current_.keys.last - current_.keys.first, kSquareKeys);
+    const int64_t until = (square.first - current_.keys.first) / kSquareKeys + 1;
+    if (until == squares) return tiles_left();
+    return min_of(tiles_left(), max_of(0, job_.layout.value_tiles * until / squares / 2 * 2 - previous_.done));
+  }
 
   // The next `tiles` rows of tiles of the output of the turn before.
-  template <class Meanwhile>
-  void multiply_values(int64_t tiles, Meanwhile& meanwhile) {
+  void multiply_values(int64_t tiles) {
     if (tiles_left() == 0) return;
     RowBlock& block = *previous_.block;
     if (block.started) {
-      multiply_values<Start::kAdd>(block, tiles, meanwhile);
+      multiply_values<Start::kAdd>(block, tiles);
     } else {
-      multiply_values<Start::kZero>(block, tiles, meanwhile);
+      multiply_values<Start::kZero>(block, tiles);
     }
     block.started = block.started || tiles_left() == 0;
   }
-  template <Start kStart, class Meanwhile>
-  void multiply_values(const RowBlock& block, int64_t tiles, Meanwhile& meanwhile) {
+  template <Start kStart>
+  void multiply_values(const RowBlock& block, int64_t tiles) {
     const int64_t stride = block.packed.value_stride, units = previous_.keys.keys() / 2;
     for (const int64_t end = min_of(previous_.done + tiles, job_.layout.value_tiles); previous_.done < end;) {
       const float* values = block.packed.values + previous_.keys.first / 2 * kSquare + previous_.done * stride;
       float* result = block.at.accumulator + previous_.done * (kSquare * kBlocking.rows);
       if (end - previous_.done >= 2) {
-        multiply_block<Tiles, kStart, 2>(values, stride, previous_.weights, units, result, meanwhile);
+        multiply_block<Tiles, kStart, 2>(values, stride, previous_.weights, units, result);
       } else {
-        multiply_block<Tiles, kStart, 1>(values, stride, previous_.weights, units, result, meanwhile);
+        multiply_block<Tiles, kStart, 1>(values, stride, previous_.weights, units, result);
       }
       previous_.done += min_of(end - previous_.done, 2);
     }
@@ -167,7 +165,7 @@ class TiledLoop {
   RowBlock* blocks_;
   int64_t count_, turn_ = 0, turns_ = 0, square_ = 0;
   float *squares_, *weight_blocks_, *extra_;
-  WeightsInSlices<Bf16Product> weights_;
+  WeightsInHalves<Bf16Product> weights_;
   KeyTurn previous_, current_;
 };
 

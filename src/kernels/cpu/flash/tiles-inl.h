@@ -10,6 +10,7 @@
 //   configure(), release()      at the start and the end of a task
 //   zero<t>()                   tile t of 8 becomes zeros
 //   load<t>(from, stride)       row i from `from + i·stride` (floats); store<t>(to, stride) likewise
+//   load_once<t>(from, stride)  like load, of what is not needed again soon
 //   multiply_pairs<c, a, b>()   c += a·b
 #pragma once
 
@@ -69,17 +70,10 @@ inline void pack_value_squares(const char* const (&rows)[2 * kSquare], int64_t b
 
 // ---- Multiplying ----------------------------------------------------------------------------------------------------
 
-// What to do between the multiplies.
-struct Nothing {
-  void step() {}  // another 16 units were multiplied
-};
-
 // A block of the result: kLeft tiles on top of each other, `left_stride` floats apart, times the two beside each other
-// that a row of kBlocking.rows has. Tiles 0 to 3 are sums, 4 and 5 are left, 6 and 7 are right factors. A factor is
-// loaded as soon as its last use is under way, one or two multiplies ahead of the next.
-template <class Tiles, Start kStart, int kLeft, class Meanwhile>
-inline void multiply_block(const float* left, int64_t left_stride, const float* right, int64_t units, float* result,
-                           Meanwhile& meanwhile) {
+// that a row of kBlocking.rows has. Tiles 0 to 3 are sums, 4 and 5 are left, 6 and 7 are right factors.
+template <class Tiles, Start kStart, int kLeft>
+inline void multiply_block(const float* left, int64_t left_stride, const float* right, int64_t units, float* result) {
   constexpr int64_t kRow = kBlocking.rows;
   static_assert(kRow == 2 * kSquare);
   const auto sums = [&](auto&& each) {
@@ -89,7 +83,7 @@ inline void multiply_block(const float* left, int64_t left_stride, const float* 
     if constexpr (kLeft == 2) each.template operator()<3>(result + kSquare * kRow + kSquare);
   };
   const auto load_left = [&]<int i>(int64_t u) {
-    if constexpr (i < kLeft) Tiles::template load<4 + i>(left + i * left_stride + u * kSquare, kSquare);
+    if constexpr (i < kLeft) Tiles::template load_once<4 + i>(left + i * left_stride + u * kSquare, kSquare);
   };
   const auto load_right = [&]<int j>(int64_t u) { Tiles::template load<6 + j>(right + u * kRow + j * kSquare, kRow); };
   const auto multiply = [&]<int i, int j>() {
@@ -110,19 +104,17 @@ inline void multiply_block(const float* left, int64_t left_stride, const float* 
   for (int64_t u = kSquare; u < units; u += kSquare) {
     multiply.template operator()<0, 0>();
     multiply.template operator()<0, 1>();
-    load_left.template operator()<0>(u);
     multiply.template operator()<1, 0>();
-    load_right.template operator()<0>(u);
     multiply.template operator()<1, 1>();
+    load_left.template operator()<0>(u);
+    load_right.template operator()<0>(u);
     load_right.template operator()<1>(u);
     load_left.template operator()<1>(u);
-    meanwhile.step();
   }
   multiply.template operator()<0, 0>();
   multiply.template operator()<0, 1>();
   multiply.template operator()<1, 0>();
   multiply.template operator()<1, 1>();
-  meanwhile.step();
   sums([]<int t>(float* at) { Tiles::template store<t>(at, kRow); });
 }
 

@@ -9,6 +9,7 @@
 //   madd(a, b, c)         a·b + c
 //   larger, smaller(a, b) maximum and minimum; b if one of them is NaN
 //   all_true(condition)   of a comparison's result
+//   all_finite(x)         neither an infinity nor a NaN
 //   multiply_even(a, b)   unsigned 64-bit products of the even lanes
 //   zip(a, b, low, high)  a0 b0 a1 b1 …, the only shuffle there is: packing and transposing are rounds of it
 //   load_fp16, load_bf16, store_fp16, store_low_halves, load_bytes_as_mask: conversions, contiguous and unaligned
@@ -50,6 +51,7 @@ inline I load_int(const int32_t* from) {
 inline F zero() { return F{}; }
 inline I bits(F x) { return reinterpret_cast<I>(x); }
 inline F from_bits(I x) { return reinterpret_cast<F>(x); }
+inline bool all_finite_by_exponent(F x) { return all_true((bits(x) & 0x7f800000) != 0x7f800000); }
 // Only NaN differs from itself.
 inline I is_nan(F x) { return x != x; }  // NOLINT(misc-redundant-expression)
 inline F select(I condition, F yes, F no) { return condition ? yes : no; }

@@ -7,6 +7,7 @@
 #include "kernels/cuda/flash/sm80_split.h"
 #include "kernels/cuda/flash/sm80_tuning.h"
 #include "kernels/cuda/flash/sm80_wide.h"
+#include "kernels/cuda/runtime/alignment.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
@@ -34,23 +35,9 @@ int32_t check(const Problem* p, Reason* reason) {
   return cuda_device_is(*p, kCapability, reason);
 }
 
-// Does every row of the tensor start at a multiple of `bytes`? The elements have 16 bits.
-bool rows_aligned(const Tensor& t, int64_t bytes) {
-  if (reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(bytes) != 0) return false;
-  for (int i = 0; i < 3; ++i) {
-    if (t.shape[i] > 1 && t.strides[i] * 2 % bytes != 0) return false;
-  }
-  return true;
-}
-
 // Can the rows of a mask or bias be copied 16 bytes at a time?
 bool copied_in_pieces(const Tensor& t, int64_t element_bytes) {
-  if (!given(t)) return true;
-  if (reinterpret_cast<uintptr_t>(t.data) % 16 != 0 || (t.shape[3] > 1 && t.strides[3] != 1)) return false;
-  for (int i = 0; i < 3; ++i) {
-    if (t.shape[i] > 1 && t.strides[i] * element_bytes % 16 != 0) return false;
-  }
-  return true;
+  return !given(t) || ((t.shape[3] <= 1 || t.strides[3] == 1) && rows_aligned(t, element_bytes, 16));
 }
 
 int64_t split_slots_of(const Problem& p) {
@@ -80,8 +67,8 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.kept = static_cast<float>(1 / (1 - p->dropout_p));
   constexpr int32_t kStaticBytes = 1024;  // what the kernels have beside it, and its alignment
   call.shared_limit = cuda_machine().device[p->device_id].shared_bytes - kStaticBytes;
-  call.aligned_in = rows_aligned(p->q, 16) && rows_aligned(p->k, 16) && rows_aligned(p->v, 16);
-  call.aligned_out = rows_aligned(p->out, 16) ? 16 : rows_aligned(p->out, 4) ? 4 : 0;
+  call.aligned_in = rows_aligned(p->q, 2, 16) && rows_aligned(p->k, 2, 16) && rows_aligned(p->v, 2, 16);
+  call.aligned_out = rows_aligned(p->out, 2, 16) ? 16 : rows_aligned(p->out, 2, 4) ? 4 : 0;
   const bool ordinary_scale = call.scale_log2 > 0 && std::isfinite(call.scale_log2);
   call.lazy = flash_is_lazy(max_of(p->head_dim, p->head_dim_v)) ? 1 : 0;
   call.natural = (p->features & (ATTNMUX_BIAS | ATTNMUX_SOFTCAP)) != 0 || !ordinary_scale ? 1 : 0;
@@ -118,6 +105,11 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
     const auto code = static_cast<cudaError_t>(launch(cut, positions_only, context->stream));
     ATTNMUX_CUDA_TRY(code, "launching cuda_flash_sm80");
     return ATTNMUX_OK;
+  }
+  const int64_t blocks = ceil_div(p->seqlen_q, 128) * p->num_heads_q * p->batch;
+  if (positions_only && flash_takes_small_blocks(max_of(p->head_dim, p->head_dim_v), blocks,
+                                                 cuda_machine().device[p->device_id].multiprocessors)) {
+    features = FlashFeatures::kSmallBlocks;
   }
   const auto launch = p->dtype == ATTNMUX_BF16 ? launch_flash_sm80_bf16 : launch_flash_sm80_fp16;
   const auto code = static_cast<cudaError_t>(launch(call, features, context->stream));

@@ -13,10 +13,11 @@ inline constexpr int64_t kFlashMaxLength = int64_t{1} << 30;
 
 /// What an instance of the kernel can do.
 enum class FlashFeatures {
-  kPositions,  // causal, window and lengths; aligned rows, a scale above 0
-  kKeys,       // and key padding, and a dense mask that is the same for every query
-  kMasks,      // and any dense mask, and a bias, both with aligned rows
-  kAll,        // everything, with any alignment
+  kPositions,    // causal, window and lengths; aligned rows, a scale above 0
+  kKeys,         // and key padding, and a dense mask that is the same for every query
+  kMasks,        // and any dense mask, and a bias, both with aligned rows
+  kAll,          // everything, with any alignment
+  kSmallBlocks,  // as kPositions, for calls that flash_takes_small_blocks (sm80_tuning.h) names
 };
 
 /// One launch: the problem and what the host derives from it.

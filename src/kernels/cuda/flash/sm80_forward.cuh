@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/flash/sm80.h"
+#include "kernels/cuda/flash/sm80_block.cuh"
 #include "kernels/cuda/flash/sm80_products.cuh"
 #include "kernels/cuda/flash/sm80_scores.cuh"
 #include "kernels/cuda/flash/sm80_tile.cuh"
@@ -30,18 +31,13 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
   const Problem& p = call.p;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
 
-  // Tiles of one head run side by side, to share K and V in L2; the last tile first, since a causal mask leaves it
-  // most.
-  const int64_t item = int64_t{blockIdx.x} / call.q_tiles;
-  const int first_query = static_cast<int>(call.q_tiles - 1 - int64_t{blockIdx.x} % call.q_tiles) * kM;
-  const int64_t b = item / p.num_heads_q, head = item % p.num_heads_q;
-  const Sequence s = sequence(p, b);
-  const int queries = static_cast<int>(s.seqlen_q);
-  if (first_query >= queries) return;
-  const int last_query = min(first_query + kM, queries) - 1;
-  Positions positions(p, s);
-  // What the first query keeps begins and ends first, what the last keeps, last.
-  int first_key = positions.begin(first_query), end_key = positions.end(last_query);
+  QueryBlock block(p, call.q_tiles, kM);
+  if (block.empty()) return;
+  const int64_t b = block.b, head = block.head, kv_head = block.kv_head;
+  const Sequence& s = block.s;
+  const int queries = block.queries, first_query = block.first_query, last_query = block.last_query;
+  Positions& positions = block.positions;
+  int &first_key = block.first_key, &end_key = block.end_key;
   // The tile of head_dim may be wider than the one of the instance for positions, whose sums this one repeats.
   const bool lazy = kGeneral || kMasks || kKeys ? call.lazy != 0 : Shape::kLazy;
   const bool natural = (kGeneral || kMasks) && call.natural != 0;
@@ -53,7 +49,6 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
 
   const int head_dim = static_cast<int>(p.head_dim), head_dim_v = static_cast<int>(p.head_dim_v);
   const bool aligned = !kGeneral || call.aligned_in != 0;
-  const int64_t kv_head = head / (p.num_heads_q / p.num_heads_kv);
   const T* k = element<const T>(p.k, s.k_offset + kv_head * p.k.strides[2]);
   const T* v = element<const T>(p.v, s.v_offset + kv_head * p.v.strides[2]);
 
@@ -217,13 +212,8 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
     if (Shape::kStages == 2) stage ^= Shape::kStageBytes;
   }
 
-  // Computed again, behind the compiler's back, so that no offset holds registers during the loop.
-  int64_t item_again = int64_t{blockIdx.x};
-  asm volatile("" : "+l"(item_again));
-  item_again /= call.q_tiles;
-  const int64_t head_out = item_again % p.num_heads_q;
-  const Sequence place = sequence(p, item_again / p.num_heads_q);
-  T* out_head = element<T>(p.out, place.out_offset + head_out * p.out.strides[2]);
+  const OutputPlace place(p, call.q_tiles);
+  T* out_head = element<T>(p.out, place.s.out_offset + place.head * p.out.strides[2]);
   // Where rows can be written 16 bytes at a time they pass through the place of Q, of which a warp read its own rows.
   const bool staged = Shape::kStagedOut && call.aligned_out == 16;
   if (staged) __syncwarp();
@@ -254,7 +244,7 @@ __global__ void __launch_bounds__(FlashTile<kDim, kFeatures>::kThreads)
         }
       }
       if (given(p.lse) && lane % 4 == 0) {
-        *element<float>(p.lse, place.lse_offset + head_out * p.lse.strides[1] + query * p.lse.strides[2]) =
+        *element<float>(p.lse, place.s.lse_offset + place.head * p.lse.strides[1] + query * p.lse.strides[2]) =
             empty ? -INFINITY : state[r][half].log_sum_exp(natural, sum, call.scale_log2);
       }
     }

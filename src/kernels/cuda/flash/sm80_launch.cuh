@@ -70,6 +70,8 @@ cudaError_t launch_flash_sm80(FlashSm80Call& call, FlashFeatures features, cudaS
       return dim <= 64    ? launch_instance<T, 64, kMasks>(call, stream)
              : dim <= 128 ? launch_instance<T, 128, kMasks>(call, stream)
                           : launch_instance<T, 256, kMasks>(call, stream);
+    case FlashFeatures::kSmallBlocks:
+      return launch_instance<T, 64, FlashFeatures::kSmallBlocks>(call, stream);
     case kPositions:
       break;
   }

@@ -36,13 +36,7 @@ __device__ inline void load_packed_queries(uint32_t tile, const T* q, const Tens
     if (aligned) {
       ptx::cp_async_16(to, read ? from : q, read ? 16 : 0);
     } else {
-      uint32_t word[4] = {};
-      if (read) {
-        const auto* bits = reinterpret_cast<const uint16_t*>(from);
-#pragma unroll
-        for (int x = 0; x < 4; ++x) word[x] = bits[2 * x] | static_cast<uint32_t>(bits[2 * x + 1]) << 16;
-      }
-      ptx::store_shared_16(to, word);
+      copy_unaligned(to, read ? from : nullptr);
     }
   }
 }

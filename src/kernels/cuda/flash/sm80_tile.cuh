@@ -74,6 +74,17 @@ __device__ inline LaneAddress<kRows> right_factor_transposed(uint32_t tile, int 
   return {tile, lane % 16, lane / 16};
 }
 
+// Copies eight elements of 16 bits, element by element; null gives zeros.
+__device__ inline void copy_unaligned(uint32_t to, const void* from) {
+  uint32_t word[4] = {};
+  if (from != nullptr) {
+    const auto* bits = static_cast<const uint16_t*>(from);
+#pragma unroll
+    for (int x = 0; x < 4; ++x) word[x] = bits[2 * x] | static_cast<uint32_t>(bits[2 * x + 1]) << 16;
+  }
+  ptx::store_shared_16(to, word);
+}
+
 // Copies rows [first, first + kRows) of a head into a tile; rows outside of [begin, end), rows that `padding` hides and
 // columns from `dim` on become zero and are not read: kAnyDim, to the next multiple of 16, else to kDim.
 template <typename T, int kDim, int kRows, int kThreads, bool kAnyDim, bool kAnyAlignment = kAnyDim,
@@ -100,13 +111,7 @@ __device__ inline void load_tile(uint32_t tile, const T* head, int64_t stride, i
     if (!kAnyAlignment || aligned) {
       ptx::cp_async_16(to, read ? from : head, read ? 16 : 0);
     } else {
-      uint32_t word[4] = {};
-      if (read) {
-        const auto* bits = reinterpret_cast<const uint16_t*>(from);
-#pragma unroll
-        for (int x = 0; x < 4; ++x) word[x] = bits[2 * x] | static_cast<uint32_t>(bits[2 * x + 1]) << 16;
-      }
-      ptx::store_shared_16(to, word);
+      copy_unaligned(to, read ? from : nullptr);
     }
     from += kStep * stride;
   }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/flash/sm80_block.cuh"
 #include "kernels/cuda/flash/sm80_launch.cuh"
 #include "kernels/cuda/flash/sm80_scores.cuh"
 #include "kernels/cuda/flash/sm80_tile.cuh"
@@ -45,21 +46,17 @@ __global__ void __launch_bounds__(WideTile<kDim, kShape>::kThreads)
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int quarter = warp % Shape::kWarpsN, warp_row = warp / Shape::kWarpsN * kRowTiles * 16;
 
-  // The last tile of a head first, since a causal mask leaves it most.
-  const int64_t item = int64_t{blockIdx.x} / call.q_tiles;
-  const int first_query = static_cast<int>(call.q_tiles - 1 - int64_t{blockIdx.x} % call.q_tiles) * kM;
-  const int64_t b = item / p.num_heads_q, head = item % p.num_heads_q;
-  const Sequence s = sequence(p, b);
-  const int queries = static_cast<int>(s.seqlen_q);
-  if (first_query >= queries) return;
-  const int last_query = min(first_query + kM, queries) - 1;
-  Positions positions(p, s);
-  int first_key = positions.begin(first_query), end_key = positions.end(last_query);
+  QueryBlock block(p, call.q_tiles, kM);
+  if (block.empty()) return;
+  const int64_t b = block.b, head = block.head, kv_head = block.kv_head;
+  const Sequence& s = block.s;
+  const int queries = block.queries, first_query = block.first_query, last_query = block.last_query;
+  Positions& positions = block.positions;
+  int &first_key = block.first_key, &end_key = block.end_key;
   if constexpr (kGeneral) trim_keys<kThreads>(p, b, head, first_key, end_key);
 
   const int head_dim = static_cast<int>(p.head_dim), head_dim_v = static_cast<int>(p.head_dim_v);
   const bool aligned = !kGeneral || call.aligned_in != 0;
-  const int64_t kv_head = head / (p.num_heads_q / p.num_heads_kv);
   const T* k = element<const T>(p.k, s.k_offset + kv_head * p.k.strides[2]);
   const T* v = element<const T>(p.v, s.v_offset + kv_head * p.v.strides[2]);
 

@@ -7,6 +7,7 @@
 #include "kernels/cuda/flash/sm90_fp8.h"
 #include "kernels/cuda/flash/sm90_tiles.h"
 #include "kernels/cuda/flash/sm90_wide.h"
+#include "kernels/cuda/runtime/alignment.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
 
@@ -39,6 +40,7 @@ int32_t check_device(const Problem& p, Reason* reason) {
 }
 
 bool is_fp8(const Problem& p) { return p.dtype == ATTNMUX_E4M3; }
+bool is_wide(const Problem& p) { return max_of(p.head_dim, p.head_dim_v) > kFlashSm90WideFrom; }
 
 int32_t check_shape(const Problem& p, Reason* reason) {
   const int64_t most = is_fp8(p) ? kFlashSm90Fp8MaxDim : kFlashSm90WideTo, step = is_fp8(p) ? 16 : 8;
@@ -77,13 +79,20 @@ bool ordinary_scale(const Problem& p) {
 }
 
 FlashSm90Features features_of(const Problem& p) {
-  constexpr uint64_t kHooks = ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_BIAS | ATTNMUX_SOFTCAP;
+  constexpr uint64_t kHooks = ATTNMUX_BIAS | ATTNMUX_SOFTCAP;
+  constexpr uint64_t kKeys = ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_VARLEN;
   if ((p.features & kHooks) != 0 || !ordinary_scale(p)) return FlashSm90Features::kAll;
-  return p.window_left >= 0 || p.window_right >= 0 ? FlashSm90Features::kPositions : FlashSm90Features::kPlain;
+  if ((p.features & kKeys) != 0) return FlashSm90Features::kKeys;
+  // One query at the end of the keys has none behind it.
+  const bool unmasked =
+      p.window_left < 0 && (p.window_right < 0 || (p.seqlen_q == 1 && p.align == ATTNMUX_ALIGN_BOTTOM_RIGHT));
+  return unmasked ? FlashSm90Features::kPlain : FlashSm90Features::kPositions;
 }
 
-// E4M3 has instances for masks by position only.
-int32_t check_fp8(const Problem& p, Reason* reason) {
+// E4M3 and wide heads have instances for masks by position only.
+int32_t check_hooks(const Problem& p, Reason* reason) {
+  const char* of = is_fp8(p) ? "e4m3" : "a head_dim above 256";
+  const char* instead = is_fp8(p) ? "bf16 tensors may have one" : "\"flash\" takes one";
   const struct {
     uint64_t bit;
     const char* what;
@@ -93,41 +102,37 @@ int32_t check_fp8(const Problem& p, Reason* reason) {
                {ATTNMUX_SOFTCAP, "a softcap"}};
   for (const auto& hook : hooks) {
     if ((p.features & hook.bit) == 0) continue;
-    refuse(reason, "takes e4m3 without %s; bf16 tensors may have one", hook.what);
+    refuse(reason, "takes %s without %s; %s", of, hook.what, instead);
     return 0;
   }
   if (ordinary_scale(p)) return 1;
-  refuse(reason, "scale is %g; of e4m3 it takes finite scales above 0", p.scale);
+  refuse(reason, "scale is %g; with %s it takes finite scales above 0", p.scale, of);
   return 0;
 }
+bool by_position_only(const Problem& p) { return is_fp8(p) || is_wide(p); }
 
 int32_t check(const Problem* p, Reason* reason) {
   if (check_device(*p, reason) == 0 || check_shape(*p, reason) == 0) return 0;
-  if (is_fp8(*p) && check_fp8(*p, reason) == 0) return 0;
+  if (by_position_only(*p) && check_hooks(*p, reason) == 0) return 0;
   return tensor_map_takes("q", p->q, reason) != 0 && tensor_map_takes("k", p->k, reason) != 0 &&
                  tensor_map_takes("v", p->v, reason) != 0
              ? 1
              : 0;
 }
 
-// Does every row of the tensor start at a multiple of 16 bytes? The elements have 16 bits.
-bool rows_aligned(const Tensor& t) {
-  if (reinterpret_cast<uintptr_t>(t.data) % 16 != 0) return false;
-  for (int i = 0; i < 3; ++i) {
-    if (t.shape[i] > 1 && t.strides[i] % 8 != 0) return false;
-  }
-  return true;
-}
-
-// Counters; what padding leaves; the pieces of tiles. Each block may leave two pieces, and no more blocks than there
-// are steps have any.
-size_t attended_bytes(const Problem& p) {
-  return given(p.key_padding) ? static_cast<size_t>(round_up(p.batch * 2 * 4, 128)) : 0;
+// Counters, and the pieces of tiles. Each block may leave two pieces, and no more blocks than there are steps have any.
+// Under a mask by position steps differ from tile to tile, but for few queries at the end of the keys. The workspace is
+// there for any number of queries, since it must not fall with them.
+bool may_share_few(const Problem& p, const FlashSm90Tile& tile) {
+  const FlashSm90Features features = features_of(p);
+  const bool at_the_end =
+      features == FlashSm90Features::kPositions && p.window_left < 0 && p.align == ATTNMUX_ALIGN_BOTTOM_RIGHT;
+  return (features == FlashSm90Features::kPlain || at_the_end) &&
+         ceil_div(p.seqlen_kv, tile.keys) > kFlashSm90ShareCost;
 }
 bool may_share(const Problem& p, const FlashSm90Tile& tile) {
-  return features_of(p) == FlashSm90Features::kPlain && ceil_div(p.seqlen_kv, tile.keys) > kFlashSm90ShareCost;
+  return may_share_few(p, tile) && (features_of(p) == FlashSm90Features::kPlain || p.seqlen_q <= tile.keys);
 }
-bool is_wide(const Problem& p) { return max_of(p.head_dim, p.head_dim_v) > kFlashSm90WideFrom; }
 FlashSm90Tile tile_of(const Problem& p) {
   if (is_fp8(p)) return kFlashSm90Fp8Tiles[flash_sm90_fp8_index(p.head_dim, p.head_dim_v)];
   if (is_wide(p)) return flash_sm90_wide_tile(flash_sm90_wide_index(p.head_dim, p.head_dim_v), features_of(p));
@@ -137,21 +142,14 @@ FlashSm90Tile tile_of(const Problem& p) {
 size_t copy_bytes(const Problem& p) { return is_fp8(p) ? static_cast<size_t>(flash_sm90_value_bytes(p)) : 0; }
 size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
   const FlashSm90Tile tile = tile_of(*p);
-  if (!may_share(*p, tile)) return copy_bytes(*p) + attended_bytes(*p);
+  if (!may_share_few(*p, tile))
+    return by_position_only(*p) ? copy_bytes(*p) : flash_sm90_stream_bytes(*p, features_of(*p));
   const int64_t most = cuda_machine().device[p->device_id].multiprocessors;
   const int64_t rows = (is_wide(*p) ? kFlashSm90WideRows : 64 * tile.groups) * tile.cluster;
   const int64_t tiles = min_of(p->batch * p->num_heads_q * ceil_div(p->seqlen_q, rows), most) * tile.cluster;
   const int64_t pieces = 2 * min_of(tiles * min_of(ceil_div(p->seqlen_kv, tile.keys), most), most);
   const int64_t floats = is_wide(*p) ? flash_sm90_wide_partial_floats(tile) : flash_sm90_partial_floats(tile);
   return copy_bytes(*p) + kFlashSm90ArrivalBytes + static_cast<size_t>(pieces * floats * 4);
-}
-
-attnmux_code launch(FlashSm90Call& call, void* values, void* stream, attnmux_error* error) {
-  const Problem& p = call.p;
-  if (is_fp8(p)) return launch_flash_sm90_fp8(call, values, stream, error);
-  const bool bf16 = p.dtype == ATTNMUX_BF16;
-  if (is_wide(p)) return (bf16 ? launch_flash_sm90_wide_bf16 : launch_flash_sm90_wide_fp16)(call, stream, error);
-  return (bf16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16)(call, stream, error);
 }
 
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
@@ -162,17 +160,33 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.scale_log2 = static_cast<float>(call.features == FlashSm90Features::kAll ? kLog2E : p->scale * kLog2E);
   call.multiprocessors = cuda_machine().device[p->device_id].multiprocessors;
   call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
-  call.aligned_out = rows_aligned(p->out) ? 1 : 0;
-  char* rest = static_cast<char*>(context->workspace) + copy_bytes(*p);
-  if (given(p->key_padding)) call.attended = reinterpret_cast<int32_t*>(rest);
+  call.aligned_out = rows_aligned(p->out, 2, 16) ? 1 : 0;
+  call.bias_boxes = given(p->bias) && bias_map_takes(p->bias) ? 1 : 0;
+  if (!by_position_only(*p)) place_flash_sm90_stream(*p, call.features, context->workspace, call.keys, call.queue);
   if (may_share(*p, tile_of(*p))) {
+    char* rest = static_cast<char*>(context->workspace) + copy_bytes(*p);
     call.arrivals = reinterpret_cast<int32_t*>(rest);
     call.partials = reinterpret_cast<float*>(rest + kFlashSm90ArrivalBytes);
   }
-  return launch(call, context->workspace, context->stream, error);
+  const bool bf16 = p->dtype == ATTNMUX_BF16;
+  if (is_fp8(*p)) return launch_flash_sm90_fp8(call, context->workspace, context->stream, error);
+  if (is_wide(*p))
+    return (bf16 ? launch_flash_sm90_wide_bf16 : launch_flash_sm90_wide_fp16)(call, context->stream, error);
+  auto launch = bf16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16;
+  if (call.features == FlashSm90Features::kKeys)
+    launch = bf16 ? launch_flash_sm90_keys_bf16 : launch_flash_sm90_keys_fp16;
+  if (call.features == FlashSm90Features::kAll) launch = bf16 ? launch_flash_sm90_all_bf16 : launch_flash_sm90_all_fp16;
+  return launch(call, context->stream, error);
 }
 
 }  // namespace
+
+int32_t flash_sm90_pack(const Problem& p, const FlashSm90Tile& tile) {
+  const int64_t group = p.num_heads_q / p.num_heads_kv, rows = 64 * tile.groups;
+  if (group == 1 || group > rows || tile.cluster > 1 || p.q.strides[2] == 0) return 1;
+  const int64_t packed = ceil_div(p.seqlen_q * group, flash_sm90_tile_rows(tile, group));
+  return packed < ceil_div(p.seqlen_q, rows) * group ? static_cast<int32_t>(group) : 1;
+}
 
 const Kernel kCudaFlashSm90 = {
     .struct_size = sizeof(Kernel),

@@ -4,7 +4,10 @@
 namespace attnmux {
 
 attnmux_code launch_flash_sm90_bf16(FlashSm90Call& call, void* stream, attnmux_error* error) {
-  return launch_flash_sm90<__nv_bfloat16>(call, static_cast<cudaStream_t>(stream), error);
+  const auto on = static_cast<cudaStream_t>(stream);
+  return call.features == FlashSm90Features::kPlain
+             ? launch_flash_sm90<__nv_bfloat16, FlashSm90Features::kPlain>(call, on, error)
+             : launch_flash_sm90<__nv_bfloat16, FlashSm90Features::kPositions>(call, on, error);
 }
 
 }  // namespace attnmux

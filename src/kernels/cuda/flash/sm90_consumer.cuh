@@ -4,6 +4,9 @@
 // beside the other's products (ping-pong).
 #pragma once
 
+#include "kernels/cuda/flash/sm90_bias.cuh"
+#include "kernels/cuda/flash/sm90_bits.cuh"
+#include "kernels/cuda/flash/sm90_board.cuh"
 #include "kernels/cuda/flash/sm90_scores.cuh"
 #include "kernels/cuda/flash/sm90_softmax.cuh"
 #include "kernels/cuda/ptx/mbarrier.cuh"
@@ -17,6 +20,7 @@ struct Sm90Consumer {
   static constexpr int kN = L::kN;
   static constexpr bool kAll = kFeatures == FlashSm90Features::kAll;
   static constexpr bool kPositions = kFeatures != FlashSm90Features::kPlain;
+  static constexpr bool kStreamed = flash_sm90_is_streamed(kFeatures);
   // Wide outputs are rescaled while Q·Kᵀ runs, not between the two waits of a step.
   static constexpr bool kEarlyRescale = kTile.dim_v > 128;
 
@@ -33,10 +37,18 @@ struct Sm90Consumer {
   uint32_t p[kN / 16][4];
   Sm90Row row[2];
   float rescale[2];
-  bool renewed;  // rescale is not 1
+  bool renewed;           // rescale is not 1
+  Sm90StepBits<kN> bits;  // of instances that are streamed
+  Sm90BiasRing<kTile> bias;
 
   __device__ Sm90Consumer(const FlashSm90Call& c, FlashSm90Shared<kTile> s, int r, int g, int thread)
-      : call(c), shared(s), rank(r), group(g), lane_row(thread / 32 * 16 + thread % 32 / 4), lane(thread % 32) {
+      : call(c),
+        shared(s),
+        rank(r),
+        group(g),
+        lane_row(thread / 32 * 16 + thread % 32 / 4),
+        lane(thread % 32),
+        bias{s, c.p.bias.dtype == ATTNMUX_FP32} {
     q_factor = ptx::matrix_descriptor(shared.q() + static_cast<uint32_t>(g) * 64 * 128, 16);
     k_factor = ptx::matrix_descriptor(shared.k(0), 16);
     v_factor = ptx::matrix_descriptor(shared.v(0), L::kKvPage);
@@ -102,14 +114,63 @@ struct Sm90Consumer {
   // Some query of the group does not keep some key of the step.
   __device__ bool partial(const Sm90Work& w, int step) const {
     const int first = w.first_query + group * 64;
-    return w.positions.begin(first + 63) > step * kN || w.positions.end(first) < (step + 1) * kN;
+    return w.positions.begin(query_of<kFeatures>(call, first + 63)) > step * kN ||
+           w.positions.end(query_of<kFeatures>(call, first)) < (step + 1) * kN;
+  }
+
+  // From products to scores: softcap or scale, then the bias of the step.
+  __device__ void finish_scores() {
+    const Problem& problem = call.p;
+    auto scale = static_cast<float>(problem.scale);
+    const bool capped = problem.softcap > 0;
+    if (capped) {
+      cap_scores(scale, static_cast<float>(problem.softcap), score);
+      scale = 1;
+    }
+    if (!given(problem.bias)) {
+      if (!capped) scale_scores(scale, score);
+      return;
+    }
+    ptx::mbarrier_wait(bias.full(), bias.parity);
+    const bool one = call.bias_rows == 1;
+    const uint32_t tile = bias.tile() + (one ? 0 : static_cast<uint32_t>(lane_row) * 128), next = one ? 0 : 8 * 128;
+    const uint32_t swizzle = one ? 0 : static_cast<uint32_t>(lane_row) % 8 * 16;
+    const auto add = [&]<typename Bias>(Bias /*element*/) {
+      const Sm90BiasPairs<Bias> pairs{tile, L::kQPage, next, swizzle};
+      if (__any_sync(0xFFFFFFFFu, pairs.template extreme<kN / 2>())) {
+        pairs.add(scale, true, score);
+      } else {
+        pairs.add(scale, false, score);
+      }
+    };
+    if (problem.bias.dtype == ATTNMUX_FP32) {
+      add(float{});
+    } else if (problem.bias.dtype == ATTNMUX_FP16) {
+      add(__half{});
+    } else {
+      add(__nv_bfloat16{});
+    }
+    __syncwarp();
+    if (lane == 0) ptx::mbarrier_arrive(bias.empty());
+    bias.next();
   }
 
   __device__ void softmax(const Sm90Work& w, int step, bool mask) {
-    const int query = w.first_query + lane_row, key = step * kN + static_cast<int>(threadIdx.x) % 4 * 2;
-    if constexpr (kAll) finish_scores(call.p, w, query, key, score);
-    if (mask) mask_products(w.positions, query, key, score);
+    const int row_of_lane = w.first_query + lane_row, key = step * kN + static_cast<int>(threadIdx.x) % 4 * 2;
+    if constexpr (kAll) finish_scores();
+    if (mask) {
+      mask_products(w.positions, query_of<kFeatures>(call, row_of_lane), query_of<kFeatures>(call, row_of_lane + 8),
+                    key, score);
+    }
+    if constexpr (kStreamed) bits.mask(score);
     renewed = softmax_step<kTile.lazy, kAll>(score, call.scale_log2, row, rescale);
+  }
+
+  // The step that the K tile at hand is, and whether masks hide some of it. It stays until the tile is released.
+  __device__ int noted_step() {
+    const int note = ptx::uniform(static_cast<int>(ptx::load_shared_4(shared.k_note(k_ring.stage))));
+    bits.masked = is_masked(note);
+    return step_of(note);
   }
 
   // The last keys: there are no outputs yet.
@@ -118,7 +179,9 @@ struct Sm90Consumer {
     ptx::mbarrier_wait(shared.q_full(), q_ring.parity);
     q_ring.next();
     wait_k();
+    if constexpr (kStreamed) step = noted_step();
     issue_qk();
+    if constexpr (kStreamed) bits.fetch(call.keys, w.bits, step, lane_row);
     ptx::wgmma_wait<0>();
     ptx::pin(score);
     release_k();
@@ -128,12 +191,14 @@ struct Sm90Consumer {
 
   // Q·Kᵀ of this step runs beside P·V of the one before; the softmax of this step runs beside P·V. `last`: of the tile.
   __device__ void middle_step(const Sm90Work& w, int step, bool last) {
+    if constexpr (kStreamed) step = noted_step();
     take_turn();
     issue_qk();
     if constexpr (kEarlyRescale) rescale_out();
     wait_v();
     issue_pv();
     hand_turn_on();
+    if constexpr (kStreamed) bits.fetch(call.keys, w.bits, step, lane_row);
     ptx::wgmma_wait<1>();
     ptx::pin(score);
     release_k();
@@ -173,7 +238,21 @@ struct Sm90Consumer {
   }
 
   __device__ void finish(const Sm90Turn& turn) {
-    if (kPositions || turn.pieces == 1 || join_pieces(turn)) store(locate<kTile, kFeatures>(call, turn.place, rank));
+    if (turn.pieces != 1 && !join_pieces(turn)) return;
+    const Sm90Place place = locate<kTile, kFeatures>(call, turn.place, rank);
+    store(place, sm90_sequence(call, place.b));
+  }
+
+  // Computes what the producer hands on, until nothing is left.
+  __device__ void follow(Sm90Board<kTile> board) {
+#pragma unroll 1
+    for (;;) {
+      board.wait();
+      if (board.steps() < 0) return;
+      steps(board.work());
+      store(board.place(), board.sequence());
+      board.done(lane);
+    }
   }
 
   __device__ void clear() {
@@ -182,7 +261,7 @@ struct Sm90Consumer {
     for (int i = 0; i < kTile.dim_v / 2; ++i) out[i] = 0;
   }
   __device__ bool join_pieces(const Sm90Turn& turn);
-  __device__ void store(const Sm90Place& place);
+  __device__ void store(const Sm90Place& place, const Sm90Sequence& sequence);
 };
 
 }  // namespace

@@ -34,9 +34,8 @@ __device__ inline void store_piece(T* to, const uint32_t (&word)[4], bool aligne
 }
 
 template <typename T, FlashSm90Tile kTile, FlashSm90Features kFeatures>
-__device__ inline void Sm90Consumer<T, kTile, kFeatures>::store(const Sm90Place& place) {
+__device__ inline void Sm90Consumer<T, kTile, kFeatures>::store(const Sm90Place& place, const Sm90Sequence& sequence) {
   const Problem& problem = call.p;
-  const Sm90Sequence sequence = sm90_sequence(call, place.b);
   const int quad_lane = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -45,11 +44,14 @@ __device__ inline void Sm90Consumer<T, kTile, kFeatures>::store(const Sm90Place&
     sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
     const bool none = sum == 0;
     const float inverse = none ? 0 : 1 / sum;
-    const int query = place.first_query + lane_row + 8 * half;
-    const bool exists = query < sequence.queries;
-    T* to = element<T>(problem.out, sequence.batch * problem.out.strides[0] +
-                                        (sequence.q_row + query) * problem.out.strides[1] +
-                                        place.head * problem.out.strides[2]);
+    const int tile_row = lane_row + 8 * half, row_of_all = place.first_query + tile_row;
+    const int query = query_of<kFeatures>(call, row_of_all);
+    int head = place.head;
+    if constexpr (!kStreamed) head += row_of_all - query * call.pack;
+    const bool exists = tile_row < call.tile_rows && query < sequence.queries;
+    T* to =
+        element<T>(problem.out, sequence.batch * problem.out.strides[0] +
+                                    (sequence.q_row + query) * problem.out.strides[1] + head * problem.out.strides[2]);
 #pragma unroll
     for (int n = 0; n < kTile.dim_v / 8; n += 4) {
       uint32_t word[4];
@@ -63,7 +65,7 @@ __device__ inline void Sm90Consumer<T, kTile, kFeatures>::store(const Sm90Place&
       if (exists && column < problem.head_dim_v) store_piece(to + column, word, call.aligned_out != 0);
     }
     if (given(problem.lse) && exists && quad_lane == 0) {
-      *element<float>(problem.lse, sequence.batch * problem.lse.strides[0] + place.head * problem.lse.strides[1] +
+      *element<float>(problem.lse, sequence.batch * problem.lse.strides[0] + head * problem.lse.strides[1] +
                                        (sequence.q_row + query) * problem.lse.strides[2]) =
           none ? -INFINITY : log_sum_exp<kFeatures>(row[half].maximum, sum, call.scale_log2);
     }

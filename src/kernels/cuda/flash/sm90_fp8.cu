@@ -40,6 +40,8 @@ attnmux_code launch_fp8_tile(FlashSm90Call& call, void* values, cudaStream_t str
   constexpr FlashSm90Tile kTile = kFlashSm90Fp8Tiles[kIndex];
   using L = FlashSm90Layout<kTile>;
   const Problem& p = call.p;
+  call.pack = 1;
+  call.tile_rows = L::kM;
   call.q_tiles = static_cast<int32_t>(ceil_div(p.seqlen_q, L::kM));
   call.items = static_cast<int32_t>(p.num_heads_q * p.batch);
   call.section = heads_of_a_section(p, call.l2_bytes);

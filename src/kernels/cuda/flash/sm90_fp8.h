@@ -41,7 +41,8 @@ inline int64_t flash_sm90_value_bytes(const Problem& p) {
   return round_up(batch * p.num_heads_kv * p.head_dim_v * flash_sm90_value_keys(p), 1024);
 }
 
-/// Transposes V to `values`, then launches an instance; `call.features` is kPlain or kPositions.
+/// Transposes V to `values`, then launches an instance; what is not kPlain runs as kPositions, lengths of packed
+/// sequences too.
 attnmux_code launch_flash_sm90_fp8(FlashSm90Call& call, void* values, void* stream, attnmux_error* error);
 
 }  // namespace attnmux

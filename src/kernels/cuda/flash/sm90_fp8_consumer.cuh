@@ -197,7 +197,7 @@ struct Sm90Fp8Consumer {
 
   __device__ void renew(const Sm90Work& w, int step, bool mask) {
     const int query = w.first_query + lane_row, key = step * kN + lane % 4 * 2;
-    if (mask) mask_products(w.positions, query, key, score);
+    if (mask) mask_products(w.positions, query, query + 8, key, score);
     renew_maxima(score, scale_log2, row, rescale);
   }
   template <int kFirst, int kEnd>

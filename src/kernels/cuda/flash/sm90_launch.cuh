@@ -10,27 +10,6 @@
 namespace attnmux {
 namespace {
 
-// For each batch entry the first key that its padding leaves and the one behind the last, so that tiles of padding are
-// never loaded.
-__global__ void find_attended_keys(const __grid_constant__ Tensor padding, int keys, int32_t* attended) {
-  int lowest = INT_MAX, behind = 0;
-  for (int key = static_cast<int>(threadIdx.x); key < keys; key += static_cast<int>(blockDim.x)) {
-    if (!attends(padding, blockIdx.x * padding.strides[0] + key * padding.strides[1])) continue;
-    lowest = min(lowest, key);
-    behind = key + 1;
-  }
-  __shared__ int bounds[2];
-  if (threadIdx.x == 0) {
-    bounds[0] = INT_MAX;
-    bounds[1] = 0;
-  }
-  __syncthreads();
-  atomicMin(&bounds[0], lowest);
-  atomicMax(&bounds[1], behind);
-  __syncthreads();
-  if (threadIdx.x < 2) attended[2 * blockIdx.x + threadIdx.x] = bounds[threadIdx.x];
-}
-
 // Heads whose K and V together fill about half of L2.
 inline int32_t heads_of_a_section(const Problem& p, int64_t l2_bytes) {
   const int64_t bytes = max_of(p.seqlen_kv * (p.head_dim + p.head_dim_v) * 2, 1);
@@ -89,27 +68,32 @@ attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error
   constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kFeatures);
   using L = FlashSm90Layout<kTile>;
   const Problem& p = call.p;
-  const struct {
-    const Tensor& tensor;
-    uint32_t rows;
-    TensorMap& map;
-  } maps[] = {
-      {p.q, L::kM, call.q_map}, {p.k, L::kN / kTile.cluster, call.k_map}, {p.v, L::kN / kTile.cluster, call.v_map}};
-  for (const auto& [tensor, rows, map] : maps) {
-    if (p.seqlen_kv == 0) break;  // nothing is copied
-    const attnmux_code code = encode_tensor_map(tensor, rows, map, error);
+  call.pack = flash_sm90_is_streamed(kFeatures) ? 1 : flash_sm90_pack(p, kTile);
+  call.tile_rows = static_cast<int32_t>(flash_sm90_tile_rows(kTile, call.pack));
+  if (p.seqlen_kv > 0) {  // else nothing is copied
+    const auto pack = static_cast<uint32_t>(call.pack), rows = static_cast<uint32_t>(call.tile_rows);
+    constexpr uint32_t kKeys = L::kN / kTile.cluster;
+    attnmux_code code = call.pack > 1 ? encode_packed_map(p.q, pack, rows / pack, call.q_map, error)
+                                      : encode_tensor_map(p.q, rows, call.q_map, error);
+    if (code == ATTNMUX_OK) code = encode_tensor_map(p.k, kKeys, call.k_map, error);
+    if (code == ATTNMUX_OK) code = encode_tensor_map(p.v, kKeys, call.v_map, error);
     if (code != ATTNMUX_OK) return code;
   }
-  call.q_tiles = static_cast<int32_t>(ceil_div(p.seqlen_q, L::kM * kTile.cluster));
-  call.items = static_cast<int32_t>(p.num_heads_q * p.batch);
+  if constexpr (kFeatures == FlashSm90Features::kAll) {
+    call.bias_rows = p.bias.strides[2] == 0 ? 1 : L::kM;
+    if (call.bias_boxes != 0 && p.seqlen_kv > 0) {
+      const auto code = encode_bias_map(p.bias, static_cast<uint32_t>(call.bias_rows), call.bias_map, error);
+      if (code != ATTNMUX_OK) return code;
+    }
+  }
+  call.q_tiles = static_cast<int32_t>(ceil_div(p.seqlen_q * call.pack, int64_t{call.tile_rows} * kTile.cluster));
+  call.items = static_cast<int32_t>(p.num_heads_q / call.pack * p.batch);
   call.section = heads_of_a_section(p, call.l2_bytes);
   const int64_t blocks = call.multiprocessors / kTile.cluster, places = int64_t{call.items} * call.q_tiles;
-  call.shares = share_out(places, blocks, ceil_div(p.seqlen_kv, L::kN),
-                          kFeatures == FlashSm90Features::kPlain && call.partials != nullptr);
-  if (call.attended != nullptr) {
-    find_attended_keys<<<static_cast<unsigned>(p.batch), 256, 0, stream>>>(p.key_padding, static_cast<int>(p.seqlen_kv),
-                                                                           call.attended);
-    ATTNMUX_CUDA_TRY(cudaGetLastError(), "looking through mask.key_padding");
+  call.shares = share_out(places, blocks, ceil_div(p.seqlen_kv, L::kN), call.partials != nullptr);
+  if constexpr (flash_sm90_is_streamed(kFeatures)) {
+    const auto code = static_cast<cudaError_t>(prepare_flash_sm90_stream(p, kTile, call.keys, call.queue, stream));
+    ATTNMUX_CUDA_TRY(code, "looking through masks and lengths");
   }
   if (call.shares.share != 0) {
     ATTNMUX_CUDA_TRY(cudaMemsetAsync(call.arrivals, 0, kFlashSm90ArrivalBytes, stream), "clearing counters");
@@ -119,21 +103,13 @@ attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error
   return ATTNMUX_OK;
 }
 
-template <typename T, int kIndex = 0>
+template <typename T, FlashSm90Features kFeatures, int kIndex = 0>
 attnmux_code launch_flash_sm90(FlashSm90Call& call, cudaStream_t stream, attnmux_error* error) {
-  const Problem& p = call.p;
   if constexpr (kIndex + 1 < kFlashSm90TileCount) {
-    if (flash_sm90_tile_index(p.head_dim, p.head_dim_v) != kIndex)
-      return launch_flash_sm90<T, kIndex + 1>(call, stream, error);
+    if (flash_sm90_tile_index(call.p.head_dim, call.p.head_dim_v) != kIndex)
+      return launch_flash_sm90<T, kFeatures, kIndex + 1>(call, stream, error);
   }
-  switch (call.features) {
-    case FlashSm90Features::kPlain:
-      return launch_tile<T, kIndex, FlashSm90Features::kPlain>(call, stream, error);
-    case FlashSm90Features::kPositions:
-      return launch_tile<T, kIndex, FlashSm90Features::kPositions>(call, stream, error);
-    default:
-      return launch_tile<T, kIndex, FlashSm90Features::kAll>(call, stream, error);
-  }
+  return launch_tile<T, kIndex, kFeatures>(call, stream, error);
 }
 
 }  // namespace

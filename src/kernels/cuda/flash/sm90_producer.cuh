@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/cuda/flash/sm90_schedule.cuh"
+#include "kernels/cuda/ptx/cp_async.cuh"
 #include "kernels/cuda/ptx/mbarrier.cuh"
 #include "kernels/cuda/ptx/tma.cuh"
 
@@ -46,28 +47,40 @@ struct Sm90Producer {
     q_ring.next();
     if (lane != 0) return;
     const Tensor& q = call.p.q;
-    ptx::mbarrier_arrive_expect(shared.q_full(), L::kQBytes);
+    const int batch = q.strides[0] == 0 ? 0 : w.sequence.batch;
+    int row = w.sequence.q_row + w.first_query, head = q.strides[2] == 0 ? 0 : w.head;
+    if constexpr (!flash_sm90_is_streamed(kFeatures)) {
+      if (call.pack > 1) {  // heads are the rows of the map
+        head = w.sequence.q_row + w.first_query / call.pack;
+        row = w.head;
+      }
+    }
+    ptx::mbarrier_arrive_expect(shared.q_full(), static_cast<uint32_t>(L::kPages * call.tile_rows * 128));
 #pragma unroll
     for (int i = 0; i < L::kPages; ++i) {
-      ptx::load_box(shared.q() + i * L::kQPage, call.q_map, shared.q_full(), i * 64, w.sequence.q_row + w.first_query,
-                    q.strides[2] == 0 ? 0 : w.head, q.strides[0] == 0 ? 0 : w.sequence.batch, ptx::kEvictFirst);
+      ptx::load_box(shared.q() + i * L::kQPage, call.q_map, shared.q_full(), i * 64, row, head, batch,
+                    ptx::kEvictFirst);
     }
   }
 
-  __device__ void load_k(const Sm90Work& w, int step) {
+  // `note` stands beside the tile for consumers that are told their steps.
+  __device__ void load_k(const Sm90Work& w, int step, uint32_t note = 0) {
     ptx::mbarrier_wait(shared.k_empty(k_ring.stage), k_ring.parity ^ 1);
+    if constexpr (flash_sm90_is_streamed(kFeatures)) {
+      if (lane == 0) ptx::store_shared_4(shared.k_note(k_ring.stage), note);
+    }
     load<L::kPages>(call.k_map, shared.k(k_ring.stage), shared.k_full(k_ring.stage), call.p.k,
                     w.sequence.kv_row + step * L::kN, kv_head(w), w.sequence.batch);
     k_ring.next();
   }
 
-  __device__ void load_v(const Sm90Work& w, int step) {
+  // `padding`: it hides keys of this step.
+  __device__ void load_v(const Sm90Work& w, int step, bool padding = false) {
     ptx::mbarrier_wait(shared.v_empty(v_ring.stage), v_ring.parity ^ 1);
     const int first = step * L::kN;
     // Rows behind the tensor's last read as zero.
     const int rows = static_cast<int>(call.p.v.shape[1]) - w.sequence.kv_row;
-    bool edge = first < w.valid_begin || min(first + L::kN, rows) > w.valid_end;
-    if constexpr (kFeatures == FlashSm90Features::kAll) edge = edge || has_padding(w, first);
+    const bool edge = padding || first < w.valid_begin || min(first + L::kN, rows) > w.valid_end;
     const uint32_t to = shared.v(v_ring.stage), full = shared.v_full(v_ring.stage);
     const uint32_t landed_here = shared.v_landed(v_ring.stage);
     load<L::kPagesV>(call.v_map, to, edge ? landed_here : full, call.p.v, w.sequence.kv_row + first, kv_head(w),
@@ -75,31 +88,20 @@ struct Sm90Producer {
     if (edge) {
       ptx::mbarrier_wait(landed_here, landed >> v_ring.stage & 1);
       landed ^= 1u << v_ring.stage;
-      clear_edge(w, to, first);
+      clear_edge(w, to, first, padding);
       if (lane == 0) ptx::mbarrier_arrive(full);
     }
     v_ring.next();
   }
 
-  __device__ bool padded(const Sm90Work& w, int key) const {
-    const Tensor& t = call.p.key_padding;
-    return !attends(t, w.b * t.strides[0] + key * t.strides[1]);
-  }
-  // Does padding hide keys of this step, among those that lengths leave?
-  __device__ bool has_padding(const Sm90Work& w, int first) const {
-    if (!given(call.p.key_padding)) return false;
-    bool found = false;
-    for (int key = first + lane; key < min(first + L::kN, w.valid_end); key += 32) found = found || padded(w, key);
-    return __any_sync(0xFFFFFFFFu, found);
-  }
-
   // Rows of V that nobody attends become zero: they may hold NaN, and 0·NaN is NaN.
-  __device__ void clear_edge(const Sm90Work& w, uint32_t tile, int first) const {
+  __device__ void clear_edge(const Sm90Work& w, uint32_t tile, int first, bool padding) const {
     for (int row = lane / 8; row < L::kN; row += 4) {
       const int key = first + row;
       bool keep = key >= w.valid_begin && key < w.valid_end;
-      if constexpr (kFeatures == FlashSm90Features::kAll) {
-        if (keep && given(call.p.key_padding)) keep = !padded(w, key);
+      if constexpr (flash_sm90_is_streamed(kFeatures)) {
+        const Tensor& t = call.p.key_padding;
+        if (keep && padding) keep = attends(t, w.b * t.strides[0] + key * t.strides[1]);
       }
       if (keep) continue;
 #pragma unroll

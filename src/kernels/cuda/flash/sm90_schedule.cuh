@@ -46,12 +46,12 @@ struct Sm90Turns {
   __device__ int count() const {
     int n = shares.rounds;
     if (n > 0 && place(n - 1) >= places) --n;
-    if (kPositions || shares.share == 0 || first_shared() >= end_shared()) return n;
+    if (shares.share == 0 || first_shared() >= end_shared()) return n;
     return n + (end_shared() - 1) / shares.steps - first_shared() / shares.steps + 1;
   }
   __device__ Sm90Turn turn(int i) const {
     Sm90Turn t;
-    if (kPositions || i < shares.rounds) {
+    if (i < shares.rounds) {
       t.place = place(i);
       return t;
     }
@@ -67,10 +67,18 @@ struct Sm90Turns {
   }
 };
 
-// The tile of queries of one head that a place of the list stands for.
+// The tile of queries of one head that a place of the list stands for. Where heads share tiles, `head` is the first of
+// them and `first_query` the first row.
 struct Sm90Place {
   int b, head, first_query;
 };
+
+// The query of a tile's row.
+template <FlashSm90Features kFeatures>
+__device__ inline int query_of(const FlashSm90Call& call, int row) {
+  if constexpr (flash_sm90_is_streamed(kFeatures)) return row;
+  return call.pack == 1 ? row : row / call.pack;
+}
 
 // Where the rows of a batch entry begin in the tensors, and how many it has.
 struct Sm90Sequence {
@@ -86,6 +94,7 @@ struct Sm90Work : Sm90Place {
   int first_step, end_step;
   int valid_begin, valid_end;  // keys that some query of this batch entry attends; others may hold NaN in V
   Sm90Positions positions;
+  const uint32_t* bits = nullptr;  // what masks leave, where some hide keys
   __device__ bool empty() const { return first_step >= end_step; }
 };
 
@@ -121,16 +130,21 @@ __device__ inline Sm90Place locate(const FlashSm90Call& call, int place, int ran
     item = place / call.q_tiles;
     index = place - item * call.q_tiles;
   }
-  const int heads = static_cast<int>(call.p.num_heads_q);
-  const int b = item / heads;
-  return {b, item - b * heads, (index * kTile.cluster + rank) * L::kM};
+  if constexpr (flash_sm90_is_streamed(kFeatures)) {
+    const int heads = static_cast<int>(call.p.num_heads_q), b = item / heads;
+    return {b, item - b * heads, index * L::kM};
+  } else {
+    const int heads = static_cast<int>(call.p.num_heads_q) / call.pack, b = item / heads;
+    return {b, (item - b * heads) * call.pack, (index * kTile.cluster + rank) * call.tile_rows};
+  }
 }
 
 template <FlashSm90Tile kTile, FlashSm90Features kFeatures>
-__device__ inline Sm90Work sm90_work(const FlashSm90Call& call, const Sm90Turn& turn, int rank) {
+__device__ inline Sm90Work sm90_work_at(const FlashSm90Call& call, const Sm90Place& place, const Sm90Turn& turn,
+                                        int rank) {
   using L = FlashSm90Layout<kTile>;
   const Problem& p = call.p;
-  Sm90Work w{locate<kTile, kFeatures>(call, turn.place, rank)};
+  Sm90Work w{place};
   w.sequence = sm90_sequence(call, w.b);
   const int queries = w.sequence.queries, length = w.sequence.keys;
   w.positions = {-static_cast<int>(kFlashSm90MaxLength), static_cast<int>(kFlashSm90MaxLength), 0, length};
@@ -140,22 +154,21 @@ __device__ inline Sm90Work sm90_work(const FlashSm90Call& call, const Sm90Turn& 
     if (p.window_left >= 0) w.positions.first = static_cast<int>(max_of(delta - p.window_left, -kFar));
     if (p.window_right >= 0) w.positions.last = static_cast<int>(min_of(delta + p.window_right + 1, kFar));
   }
-  if constexpr (kFeatures == FlashSm90Features::kAll) {
-    // Padding shortens what is walked over; it does not move the diagonal.
-    if (given(p.key_padding)) {
-      w.positions.begin_key = max(ptx::uniform(call.attended[2 * w.b]), 0);
-      w.positions.length = min(length, ptx::uniform(call.attended[2 * w.b + 1]));
-    }
-  }
-  const int last_query = min(w.first_query + L::kM, queries) - 1;
-  const int first_key = w.positions.begin(w.first_query);
+  const int rows = flash_sm90_is_streamed(kFeatures) ? queries : queries * call.pack;
+  const int last_row = min(w.first_query + L::kM, rows) - 1;
+  const int first_key = w.positions.begin(query_of<kFeatures>(call, w.first_query));
   // All blocks of a cluster walk over the keys, or none.
-  const int end_key = w.first_query - rank * L::kM < queries ? w.positions.end(last_query) : 0;
+  const int end_key = w.first_query - rank * L::kM < rows ? w.positions.end(query_of<kFeatures>(call, last_row)) : 0;
   w.valid_begin = w.positions.begin(0);
   w.valid_end = w.positions.end(queries - 1);
   w.first_step = max(first_key / L::kN, turn.first_step);
   w.end_step = first_key < end_key ? min((end_key + L::kN - 1) / L::kN, turn.end_step) : w.first_step;
   return w;
+}
+
+template <FlashSm90Tile kTile, FlashSm90Features kFeatures>
+__device__ inline Sm90Work sm90_work(const FlashSm90Call& call, const Sm90Turn& turn, int rank) {
+  return sm90_work_at<kTile, kFeatures>(call, locate<kTile, kFeatures>(call, turn.place, rank), turn, rank);
 }
 
 }  // namespace

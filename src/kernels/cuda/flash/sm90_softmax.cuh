@@ -15,11 +15,12 @@ struct Sm90Row {
 };
 
 template <int kCount>
-__device__ inline void mask_products(const Sm90Positions& positions, int query, int first_key, float (&score)[kCount]) {
+__device__ inline void mask_products(const Sm90Positions& positions, int query, int query_8_further, int first_key,
+                                     float (&score)[kCount]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int first = positions.begin(query + 8 * half) - first_key;
-    const int end = positions.end(query + 8 * half) - first_key;
+    const int first = positions.begin(half == 0 ? query : query_8_further) - first_key;
+    const int end = positions.end(half == 0 ? query : query_8_further) - first_key;
 #pragma unroll
     for (int n = 0; n < kCount / 4; ++n) {
 #pragma unroll

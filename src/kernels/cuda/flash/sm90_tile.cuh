@@ -24,7 +24,9 @@ struct FlashSm90Layout {
   // Barriers come first, so that an array that grows out of its place shows in the tiles.
   static constexpr uint32_t kBarrierBytes = 1024;
   static constexpr uint32_t kQ = kBarrierBytes, kK = kQ + kQBytes, kV = kK + kStages * kKBytes;
-  static constexpr uint32_t kBytes = kV + kStages * kVBytes;
+  // Of the instance with hooks: the bias of two steps in 16-bit elements, or of one in 32-bit elements.
+  static constexpr uint32_t kBias = kV + kStages * kVBytes, kBiasBytes = (kN + 63) / 64 * kM * 128;
+  static constexpr uint32_t kBytes = kBias + (kTile.hooks ? 2 * kBiasBytes : 0);
   // The one trial of pairs of blocks that share copies gave wrong results, whose cause is not known.
   static_assert(kTile.cluster == 1, "sharing copies between blocks is not right yet");
   static_assert(kBytes <= 227 * 1024, "more shared memory than a block can have");
@@ -51,6 +53,7 @@ struct FlashSm90Shared {
   __device__ uint32_t v_full(int stage) const { return k_full(stage) + 16; }
   __device__ uint32_t v_empty(int stage) const { return k_full(stage) + 24; }
   __device__ uint32_t v_landed(int stage) const { return k_full(stage) + 32; }  // before its edge is cleared
+  __device__ uint32_t k_note(int stage) const { return k_full(stage) + 40; }    // which step the K tile is
 };
 
 // A position in the ring of stages. The phase's parity flips each time around.

@@ -10,7 +10,8 @@ namespace attnmux {
 enum class FlashSm90Features {
   kPlain,      // lengths; a scale above 0
   kPositions,  // and causal and window
-  kAll,        // and softcap, bias, key padding, a dense mask, any scale
+  kKeys,       // and packed sequences, key padding, a dense mask
+  kAll,        // and softcap, bias, any scale
 };
 
 struct FlashSm90Tile {
@@ -21,7 +22,7 @@ struct FlashSm90Tile {
   int cluster;     // blocks that work on neighbouring queries and share the copies of K and V
   bool ping_pong;  // groups take turns at the tensor cores, so that the softmax of one hides below the others' products
   bool lazy;       // outputs are rescaled only when a maximum has fallen far behind
-  bool hooks = false;   // the instance with hooks, whose producer looks at padding
+  bool hooks = false;   // the instance with hooks, which has room for the bias of a step in shared memory
   bool narrow = false;  // of 8-bit elements (sm90_fp8.h)
 };
 
@@ -57,9 +58,17 @@ ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, FlashSm90Featu
   if (features == FlashSm90Features::kAll) {
     tile.groups = 2;
     tile.hooks = true;
-    tile.keys = tile.dim_v <= 128 ? 128 : tile.dim_v <= 192 ? 96 : 32;
+    tile.keys = tile.dim <= 192 ? 64 : 32;
   }
   return tile;
+}
+
+/// Words of 32 bits for a lane's scores in a row of a step.
+ATTNMUX_DEVICE constexpr int flash_sm90_mask_words(const FlashSm90Tile& tile) { return (tile.keys + 127) / 128; }
+
+/// Rows of a tile that are used where `pack` heads share them.
+constexpr int64_t flash_sm90_tile_rows(const FlashSm90Tile& tile, int64_t pack) {
+  return 64 * tile.groups / pack * pack;
 }
 
 /// Steps that sharing a tile costs: writing, reading and adding up the pieces. Shorter tiles are not shared.

@@ -26,14 +26,10 @@ constexpr int flash_sm90_wide_index(int64_t head_dim, int64_t head_dim_v) {
   return max_of(head_dim, head_dim_v) <= 384 ? 0 : 1;
 }
 
-/// The tile of an instance; hooks need registers, so their steps have fewer keys.
+/// The tile of an instance. Masks by position make tiles differ, whose blocks share nothing then.
 ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_wide_tile(int index, FlashSm90Features features) {
   FlashSm90Tile tile = kFlashSm90WideTiles[index];
   if (features != FlashSm90Features::kPlain) tile.cluster = 1;
-  if (features == FlashSm90Features::kAll) {
-    tile.hooks = true;
-    tile.keys = 64;
-  }
   return tile;
 }
 

@@ -37,7 +37,7 @@ struct Sm90WideKeys {
   const FlashSm90Call& call;
   Sm90WideShared<kTile> shared;
   int lane, rank;  // in the warp; of the block in its cluster
-  Ring<L::kKStages> ring;
+  Ring<L::kStages> ring;
   Ring<1> q_ring;
 
   __device__ int pages() const { return (static_cast<int>(call.p.head_dim) + 63) / 64; }
@@ -94,8 +94,7 @@ struct Sm90WideValues {
     ring.next();
     // Rows behind the tensor's last read as zero.
     const int rows = static_cast<int>(call.p.v.shape[1]) - w.sequence.kv_row;
-    bool edge = first < w.valid_begin || min(first + L::kChunkKeys, rows) > w.valid_end;
-    if constexpr (kFeatures == FlashSm90Features::kAll) edge = edge || has_padding(w, first);
+    const bool edge = first < w.valid_begin || min(first + L::kChunkKeys, rows) > w.valid_end;
     const uint32_t barrier = edge ? shared.v_landed(stage) : shared.v_full(stage);
     if (lane == 0) {
       const Sm90Head at(call.p.v, kv_head(call.p, w.head), w.sequence.batch);
@@ -113,26 +112,11 @@ struct Sm90WideValues {
     if (lane == 0) ptx::mbarrier_arrive(shared.v_full(stage));
   }
 
-  __device__ bool padded(const Sm90Work& w, int key) const {
-    const Tensor& t = call.p.key_padding;
-    return !attends(t, w.b * t.strides[0] + key * t.strides[1]);
-  }
-  // Does padding hide keys of this chunk, among those that lengths leave?
-  __device__ bool has_padding(const Sm90Work& w, int first) const {
-    if (!given(call.p.key_padding)) return false;
-    const int key = first + lane;
-    return __any_sync(0xFFFFFFFFu, lane < L::kChunkKeys && key < w.valid_end && padded(w, key));
-  }
-
   // Rows of V that nobody attends become zero: they may hold NaN, and 0·NaN is NaN.
   __device__ void clear_edge(const Sm90Work& w, uint32_t chunk, int first) const {
     for (int row = lane / 8; row < L::kChunkKeys; row += 4) {
       const int key = first + row;
-      bool keep = key >= w.valid_begin && key < w.valid_end;
-      if constexpr (kFeatures == FlashSm90Features::kAll) {
-        if (keep && given(call.p.key_padding)) keep = !padded(w, key);
-      }
-      if (keep) continue;
+      if (key >= w.valid_begin && key < w.valid_end) continue;
 #pragma unroll
       for (int page = 0; page < L::kPagesV; ++page) {
         const uint32_t to = chunk + page * L::kVPage + static_cast<uint32_t>(row * 128 + lane % 8 * 16);

@@ -15,11 +15,11 @@ template <FlashSm90Tile kTile>
 __device__ inline void init_wide_barriers(Sm90WideShared<kTile> shared) {
   ptx::mbarrier_init(shared.q_full(), 1);
   ptx::mbarrier_init(shared.q_empty(), 4);
-  for (int slot = 0; slot < FlashSm90Layout<kTile>::kSlots; ++slot) {
-    ptx::mbarrier_init(shared.p_full(slot), 128);
-    ptx::mbarrier_init(shared.p_empty(slot), 256);
+  for (int slot = 0; slot < 2; ++slot) {
+    ptx::mbarrier_init(shared.p_full(slot), 4);
+    ptx::mbarrier_init(shared.p_empty(slot), 8);
   }
-  for (int stage = 0; stage < FlashSm90Layout<kTile>::kKStages; ++stage) {
+  for (int stage = 0; stage < kTile.stages; ++stage) {
     ptx::mbarrier_init(shared.k_full(stage), 1);
     ptx::mbarrier_init(shared.k_empty(stage), 4 * kTile.cluster);
     ptx::mbarrier_init(shared.v_full(stage), 1);

@@ -43,17 +43,14 @@ attnmux_code launch_wide_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_
     const attnmux_code code = encode_tensor_map(tensor, rows, map, error);
     if (code != ATTNMUX_OK) return code;
   }
+  call.pack = 1;
+  call.tile_rows = L::kM;
   call.q_tiles = static_cast<int32_t>(ceil_div(p.seqlen_q, L::kM * kTile.cluster));
   call.items = static_cast<int32_t>(p.num_heads_q * p.batch);
   call.section = heads_of_a_section(p, call.l2_bytes);
   const int64_t blocks = call.multiprocessors / kTile.cluster, places = int64_t{call.items} * call.q_tiles;
   call.shares = share_out(places, blocks, ceil_div(p.seqlen_kv, L::kN),
                           kFeatures == FlashSm90Features::kPlain && call.partials != nullptr);
-  if (call.attended != nullptr) {
-    find_attended_keys<<<static_cast<unsigned>(p.batch), 256, 0, stream>>>(p.key_padding, static_cast<int>(p.seqlen_kv),
-                                                                           call.attended);
-    ATTNMUX_CUDA_TRY(cudaGetLastError(), "looking through mask.key_padding");
-  }
   if (call.shares.share != 0) {
     ATTNMUX_CUDA_TRY(cudaMemsetAsync(call.arrivals, 0, kFlashSm90ArrivalBytes, stream), "clearing counters");
   }
@@ -64,14 +61,10 @@ attnmux_code launch_wide_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_
 
 template <typename T, int kIndex>
 attnmux_code launch_wide_index(FlashSm90Call& call, cudaStream_t stream, attnmux_error* error) {
-  switch (call.features) {
-    case FlashSm90Features::kPlain:
-      return launch_wide_tile<T, kIndex, FlashSm90Features::kPlain>(call, stream, error);
-    case FlashSm90Features::kPositions:
-      return launch_wide_tile<T, kIndex, FlashSm90Features::kPositions>(call, stream, error);
-    default:
-      return launch_wide_tile<T, kIndex, FlashSm90Features::kAll>(call, stream, error);
-  }
+  // Lengths of packed sequences are positions too.
+  return call.features == FlashSm90Features::kPlain
+             ? launch_wide_tile<T, kIndex, FlashSm90Features::kPlain>(call, stream, error)
+             : launch_wide_tile<T, kIndex, FlashSm90Features::kPositions>(call, stream, error);
 }
 
 template <typename T>

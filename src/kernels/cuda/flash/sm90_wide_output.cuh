@@ -22,7 +22,7 @@ struct Sm90WideOutput {
   int lane, lane_row;  // of the warp; of the tile's queries, and 8 further
   uint64_t p_factor, v_factor;
   Ring<L::kStages> v_ring;
-  Ring<L::kSlots> p_ring;
+  Ring<2> p_ring;
 
   float out[kParts][kPartCount];
   Sm90Sums of;
@@ -46,7 +46,8 @@ struct Sm90WideOutput {
     for (int i = 0; i < 2; ++i) of[i] = ptx::load_shared_float2(shared.row(p_ring.stage, lane_row + 8 * i));
   }
   __device__ void release_rows() {
-    ptx::mbarrier_arrive(shared.p_empty(p_ring.stage));
+    __syncwarp();
+    if (lane == 0) ptx::mbarrier_arrive(shared.p_empty(p_ring.stage));
     p_ring.next();
   }
   __device__ void release_last_chunk() {

@@ -2,7 +2,6 @@
 // The warpgroup that computes scores and probabilities of 64 queries.
 #pragma once
 
-#include "kernels/cuda/flash/sm90_scores.cuh"
 #include "kernels/cuda/flash/sm90_softmax.cuh"
 #include "kernels/cuda/flash/sm90_wide_tile.cuh"
 #include "kernels/cuda/ptx/stmatrix.cuh"
@@ -19,16 +18,15 @@ template <typename T, FlashSm90Tile kTile, FlashSm90Features kFeatures>
 struct Sm90WideScores {
   using L = FlashSm90Layout<kTile>;
   static constexpr int kN = L::kN;
-  static constexpr bool kAll = kFeatures == FlashSm90Features::kAll;
 
   const FlashSm90Call& call;
   Sm90WideShared<kTile> shared;
   int lane, lane_row;  // of the warp; of the tile's queries, and 8 further
   uint32_t p_row;      // where stmatrix writes, within a page of P
   uint64_t q_factor, k_factor;
-  Ring<L::kKStages> k_ring;
+  Ring<L::kStages> k_ring;
   Ring<1> q_ring;
-  Ring<L::kSlots> p_ring;
+  Ring<2> p_ring;
 
   float score[kN / 2];
   Sm90Row row[2];
@@ -54,13 +52,13 @@ struct Sm90WideScores {
       ptx::wgmma_commit();
       if (page > 0) {
         ptx::wgmma_wait<1>();
-        release_chunk<kTile.cluster>(shared.k_empty(k_ring.stage == 0 ? L::kKStages - 1 : k_ring.stage - 1), lane);
+        release_chunk<kTile.cluster>(shared.k_empty(k_ring.stage == 0 ? L::kStages - 1 : k_ring.stage - 1), lane);
       }
       k_ring.next();
     }
     ptx::wgmma_wait<0>();
     ptx::pin(score);
-    release_chunk<kTile.cluster>(shared.k_empty(k_ring.stage == 0 ? L::kKStages - 1 : k_ring.stage - 1), lane);
+    release_chunk<kTile.cluster>(shared.k_empty(k_ring.stage == 0 ? L::kStages - 1 : k_ring.stage - 1), lane);
   }
 
   // Some query of the tile does not keep some key of the step.
@@ -70,9 +68,8 @@ struct Sm90WideScores {
 
   __device__ void softmax(const Sm90Work& w, int step) {
     const int query = w.first_query + lane_row, key = step * kN + lane % 4 * 2;
-    if constexpr (kAll) finish_scores(call.p, w, query, key, score);
-    if (partial(w, step)) mask_products(w.positions, query, key, score);
-    const bool renewed = softmax_step<kTile.lazy, kAll>(score, call.scale_log2, row, rescale);
+    if (partial(w, step)) mask_products(w.positions, query, query + 8, key, score);
+    const bool renewed = softmax_step<kTile.lazy, false>(score, call.scale_log2, row, rescale);
     if (!renewed) rescale[0] = rescale[1] = 1;
   }
 
@@ -115,7 +112,8 @@ struct Sm90WideScores {
     announce();
   }
   __device__ void announce() {
-    ptx::mbarrier_arrive(shared.p_full(p_ring.stage));
+    __syncwarp();
+    if (lane == 0) ptx::mbarrier_arrive(shared.p_full(p_ring.stage));
     p_ring.next();
   }
 

@@ -17,7 +17,6 @@ template <FlashSm90Tile kTile>
   requires(kTile.dim > kFlashSm90WideFrom)
 struct FlashSm90Layout<kTile> {
   static constexpr int kM = kFlashSm90WideRows, kN = kTile.keys, kStages = kTile.stages;
-  static constexpr int kSlots = 1, kKStages = kStages + (kSlots == 1 ? 1 : 0);  // of P; of K, beside kStages of V
   static constexpr int kThreads = 4 * 128;          // copies, scores, two halves of the output
   static constexpr int kColumns = kTile.dim_v / 2;  // of the output, per warpgroup
   static constexpr int kChunkKeys = 16;             // one step of P·V
@@ -28,11 +27,11 @@ struct FlashSm90Layout<kTile> {
   static_assert(kTile.dim_v % 128 == 0, "warpgroups share the pages of V");
   // Barriers and what the rows of a tile tell the output come first.
   static constexpr uint32_t kRowsAt = 1024, kRowBytes = kM * 8;
-  static constexpr uint32_t kQ = 2048, kP = kQ + kPages * kQPage, kK = kP + kSlots * kPBytes;
-  static constexpr uint32_t kV = kK + kKStages * kKBytes, kBytes = kV + kStages * kVBytes;
+  static constexpr uint32_t kQ = 2048, kP = kQ + kPages * kQPage, kK = kP + 2 * kPBytes;
+  static constexpr uint32_t kV = kK + kStages * kKBytes, kBytes = kV + kStages * kVBytes;
   static_assert(kBytes <= 227 * 1024, "more shared memory than a block can have");
-  static_assert(128 + kKStages * 64 <= kRowsAt && 2 * kRowBytes <= kQ - kRowsAt);
-  static constexpr int kCopying = 24, kScoring = 144, kSumming = 168;  // registers of a thread
+  static_assert(128 + kStages * 64 <= kRowsAt && 2 * kRowBytes <= kQ - kRowsAt);
+  static constexpr int kCopying = 32, kScoring = 144, kSumming = 168;  // registers of a thread
 };
 
 template <FlashSm90Tile kTile>

@@ -76,8 +76,8 @@ struct Row {
     if (softcap > 0) x = softcap * hyperbolic_tangent(x / softcap);
     if (given(p.bias)) {
       const Tensor& t = p.bias;
-      const auto bias = static_cast<Real>(
-          load_bias(t, b * t.strides[0] + head * t.strides[1] + query * t.strides[2] + key * t.strides[3]));
+      const auto bias =
+          load_bias_as<Real>(t, b * t.strides[0] + head * t.strides[1] + query * t.strides[2] + key * t.strides[3]);
       // An additive -inf masks, whatever the key holds; finite values stay finite.
       if (bias == minus_infinity) return minus_infinity;
       const Real shifted = x + bias, largest = Limits<Real>::kLargest;

@@ -26,20 +26,22 @@ class CudaDeviceScope {
 /// Refuses tensors whose memory is the host's, or another device's.
 attnmux_code check_cuda_pointers(const Problem& problem, attnmux_error* error);
 
-/// Scratch from the stream-ordered allocator of the current device; given back, in the order of the stream, at the end
-/// of the scope.
+/// Scratch of the current device, from the caller's allocator or from a memory pool of the library's own; given back,
+/// in the order of the stream, at the end of the scope.
 class CudaBlock {
  public:
   CudaBlock() = default;
   ~CudaBlock();
   CudaBlock(const CudaBlock&) = delete;
   CudaBlock& operator=(const CudaBlock&) = delete;
-  attnmux_code allocate(size_t bytes, void* stream, attnmux_error* error);
+  attnmux_code allocate(size_t bytes, int32_t device, const attnmux_exec& exec, attnmux_error* error);
   void* data() const { return data_; }
 
  private:
   void* data_ = nullptr;
-  void* stream_ = nullptr;
+  size_t bytes_ = 0;
+  int32_t device_ = 0;
+  const attnmux_exec* exec_ = nullptr;
 };
 
 /// ATTNMUX_CHECK=sync: waits for the stream and reads a rank-1 int32 tensor.

@@ -21,4 +21,14 @@ int32_t tensor_map_takes(const char* name, const Tensor& tensor, Reason* reason)
 attnmux_code encode_tensor_map(const Tensor& tensor, uint32_t rows, TensorMap& map, attnmux_error* error,
                                uint32_t row_bytes = 128);
 
+/// The same with the rows of `heads` neighbouring heads in turn: boxes of `heads` times `rows` rows, innermost
+/// coordinates (column, head, row, batch). Needs a stride from head to head.
+attnmux_code encode_packed_map(const Tensor& tensor, uint32_t heads, uint32_t rows, TensorMap& map,
+                               attnmux_error* error);
+
+/// The same of a (B, H, Sq, Skv) bias of 16-bit or 32-bit elements: boxes of 128 bytes of keys and `rows` queries,
+/// innermost coordinates (key, query, head, batch).
+bool bias_map_takes(const Tensor& bias);
+attnmux_code encode_bias_map(const Tensor& bias, uint32_t rows, TensorMap& map, attnmux_error* error);
+
 }  // namespace attnmux

@@ -3,6 +3,7 @@
 // workspace from the caller.
 #include "kernels/cuda/runtime/call.h"
 #include "kernels/cuda/runtime/device.h"
+#include "kernels/cuda/runtime/pool.h"
 
 namespace attnmux {
 
@@ -26,12 +27,26 @@ attnmux_code CudaDeviceScope::enter(int32_t /*device*/, attnmux_error* /*error*/
 
 attnmux_code check_cuda_pointers(const Problem& /*problem*/, attnmux_error* /*error*/) { return ATTNMUX_OK; }
 
-CudaBlock::~CudaBlock() { data_ = stream_ = nullptr; }
-attnmux_code CudaBlock::allocate(size_t bytes, void* /*stream*/, attnmux_error* error) {
+CudaBlock::~CudaBlock() {
+  if (data_ != nullptr) exec_->stream_deallocate(exec_->stream_user, device_, exec_->stream, data_, bytes_);
+}
+attnmux_code CudaBlock::allocate(size_t bytes, int32_t device, const attnmux_exec& exec, attnmux_error* error) {
+  if (exec.stream_allocate != nullptr) {
+    data_ = exec.stream_allocate(exec.stream_user, device, exec.stream, bytes);
+    bytes_ = bytes;
+    device_ = device;
+    exec_ = &exec;
+    return data_ != nullptr
+               ? ATTNMUX_OK
+               : fail_with(error, ATTNMUX_OUT_OF_MEMORY,
+                           "exec.stream_allocate has no %zu bytes for a workspace on cuda:%d", bytes, device);
+  }
   return fail_with(
       error, ATTNMUX_UNSUPPORTED,
       "a workspace of %zu bytes in device memory is needed, and this build has no CUDA; pass exec.workspace", bytes);
 }
+
+void trim_pools() {}
 
 attnmux_code read_lengths(const Tensor& /*tensor*/, void* /*stream*/, std::vector<int32_t>& /*values*/,
                           attnmux_error* error) {
