@@ -54,13 +54,13 @@ class CudaSelection : public ::testing::Test {
 TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
   for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
     for (const int64_t dim : {8, 40, 64, 80, 128, 160, 256, 384, 512}) {
-      const char* fastest = dim <= 256 ? "cuda_flash_sm90" : "cuda_flash_sm80";
       for (const Backend backend : {Backend("native"), Backend("_native_flash")})
-        EXPECT_EQ(planned(dtype, dim, backend), fastest);
+        EXPECT_EQ(planned(dtype, dim, backend), "cuda_flash_sm90");
       for (const Backend backend : {Backend("flash"), Backend("_native_efficient"), Backend("xformers")})
         EXPECT_EQ(planned(dtype, dim, backend), "cuda_flash_sm80");
       EXPECT_EQ(planned(dtype, dim, "_native_math"), "cuda_math");
     }
+    EXPECT_EQ(planned(dtype, 384, "native", 0, {.softcap = 5}), "cuda_flash_sm80");
     for (const int64_t dim : {1, 12, 255}) EXPECT_EQ(planned(dtype, dim), "cuda_efficient");
     for (const int64_t dim : {257, 520}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
   }
@@ -163,6 +163,8 @@ TEST_F(CudaSelection, Flash3RunsOnHopperOnly) {
 TEST_F(CudaSelection, Flash3SaysWhatItDoesNotTake) {
   expect_says(planned(Dtype::kBf16, 60, "_flash_3"), "head_dim is 60; it takes multiples of 8 up to 512");
   expect_says(planned(Dtype::kBf16, 520, "_flash_3"), "head_dim is 520");
+  expect_says(planned(Dtype::kBf16, 384, "_flash_3", 0, {.softcap = 5}),
+              "takes a head_dim above 256 without a softcap; \"flash\" takes one");
   expect_says(planned(Dtype::kFp32, 64, "_flash_3"), "does not take fp32; it takes fp16, bf16");
   expect_says(planned(Dtype::kBf16, 64, "_flash_3", 0, {.dropout = {.p = 0.5, .seed = 1}}), "does not support dropout");
   const auto strided = [](int64_t row, int64_t head) {
@@ -196,7 +198,7 @@ TEST_F(CudaSelection, Flash3TakesE4m3WithoutHooks) {
   expect_says(planned_e4m3(384, {}), "head_dim is 384; of e4m3 it takes multiples of 16 up to 256");
   expect_says(planned_e4m3(64, {.softcap = 5}), "takes e4m3 without a softcap");
   expect_says(planned_e4m3(64, {.scale = 0}), "scale is 0; with e4m3 it takes finite scales above 0");
-  for (const char* other : {"flash", "_native_math", "native"})
+  for (const Backend other : {Backend("flash"), Backend("_native_math"), Backend("native")})
     expect_says(planned_e4m3(64, {.backend = other, .descale = {.k = factors}}), "does not take e4m3");
 }
 
