@@ -73,7 +73,7 @@ class Library(unittest.TestCase):
             if "Function :" not in line:
                 lines.append(line)
                 continue
-            if ("flash_sm90_forward" in name or "flash_sm90_fp8ILi1E" in name) and "Features)3" not in name and "FeaturesE3" not in name:
+            if "flash_sm90_forward" in name and "Features)3" not in name and "FeaturesE3" not in name:
                 for body in innermost_loops(lines):
                     waits = [i for i, x in enumerate(body) if "WARPGROUP.DEPBAR" in x]
                     if not waits:
