@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import json
 
-DTYPES = {"fp32": 1, "fp16": 2, "bf16": 3, "bool": 5, "int32": 7}
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "bool": 1, "int32": 4}
+DTYPES = {"fp32": 1, "fp16": 2, "bf16": 3, "bool": 5, "int32": 7, "e4m3": 8}
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "bool": 1, "int32": 4, "e4m3": 1}
 ALIGNMENTS = {"": 0, "top_left": 1, "bottom_right": 2}
 CAUSAL, WINDOW, KEY_LENGTHS, KEY_PADDING, DENSE, BIAS, SOFTCAP = (1 << bit for bit in range(7))
-DROPOUT, VARLEN = 1 << 9, 1 << 10
+DROPOUT, VARLEN, DESCALE = 1 << 9, 1 << 10, 1 << 13
 EXEC_WORKSPACE = 1
 DESCRIBE_MACHINE, DESCRIBE_ABI = 2, 3
 
@@ -29,7 +29,7 @@ class Options(ctypes.Structure):
                 ("causal_align", ctypes.c_int32), ("window_align", ctypes.c_int32), ("max_seqlen_q", ctypes.c_int64),
                 ("max_seqlen_kv", ctypes.c_int64), ("key_lengths", Tensor), ("key_padding", Tensor),
                 ("dense_mask", Tensor), ("bias", Tensor), ("lse", Tensor), ("cu_seqlens_q", Tensor),
-                ("cu_seqlens_kv", Tensor)]
+                ("cu_seqlens_kv", Tensor), ("q_descale", Tensor), ("k_descale", Tensor), ("v_descale", Tensor)]
 
     def __init__(self, **fields):
         super().__init__(struct_size=ctypes.sizeof(Options), **fields)

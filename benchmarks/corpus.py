@@ -8,7 +8,7 @@ import re
 
 COLUMNS = ["row", "B", "Sq", "Skv", "Hq", "Hkv", "D", "Dv", "dtype", "causal", "window", "key_lengths", "mask"]
 OPTIONAL = ["softcap", "dropout", "cache", "packed", "beside"]
-DTYPES = ["fp32", "bf16", "fp16"]
+DTYPES = ["fp32", "bf16", "fp16", "e4m3"]
 ALIGNMENTS = ["top_left", "bottom_right"]
 MASKS = ["padding", "dense", "dense_heads", "bias", "bias_heads"]
 

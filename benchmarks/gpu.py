@@ -30,7 +30,7 @@ from corpus import CorpusError, read_corpus
 from cpu import HERE, UsageError, chosen, commit, find_library, integer, seconds, write_json, write_to
 
 # Beyond this an output is something else: a few roundings of the dtype, relative to the largest output.
-SAME = {"fp32": 2e-5, "fp16": 4e-3, "bf16": 3e-2}
+SAME = {"fp32": 2e-5, "fp16": 4e-3, "bf16": 3e-2, "e4m3": 0.1}
 
 
 def peer_list(text: str) -> list:

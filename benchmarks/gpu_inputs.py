@@ -22,12 +22,12 @@ class Inputs:
 
 
 def dtype_of(torch, name: str):
-    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "e4m3": torch.float8_e4m3fn}[name]
 
 
 def copies_for(row: Row, cache_bytes: int) -> int:
     """So many that the inputs of one launch have left the cache when their turn comes again; 2 to 8."""
-    width = 4 if row.dtype == "fp32" else 2
+    width = {"fp32": 4, "e4m3": 1}.get(row.dtype, 2)
     one = width * row.B * (row.Sq * row.Hq * row.D + row.Skv * row.Hkv * (row.D + row.Dv))
     return max(2, min(8, -(-2 * cache_bytes // one)))
 
@@ -111,7 +111,8 @@ def error_of(torch, inputs: Inputs, out) -> float:
     row, worst, largest = inputs.row, 0.0, 1e-30
     keep = None if row.packed else keep_mask(torch, inputs)
     pairs = sequences(inputs)
-    for b, q, k, v in dict((p[0], p) for p in (pairs[0], pairs[-1])).values():
+    for b, *given in dict((p[0], p) for p in (pairs[0], pairs[-1])).values():
+        q, k, v = (t.float() if row.dtype == "e4m3" else t for t in given)  # PyTorch does not index 8-bit floats
         count = q.shape[0]
         draw = torch.Generator().manual_seed(b)
         rows = sorted({0, count - 1, *torch.randint(count, (14,), generator=draw).tolist()})

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ratios, bars, tables, CSV and plots of GPU results. A figure is SIDE/OTHER, speeds as a ratio, more is better; OTHER is a
 peer, `best` (the fastest peer), `beside` (the row named beside it, per FLOP), `copy` (bytes of K and V per second, of the
-copy ceiling)."""
+copy ceiling), `fp8_product` (FLOPs of e4m3 rows, of a matrix product on such numbers), `tflops` (TFLOP/s as they are)."""
 from __future__ import annotations
 
 import csv
@@ -28,6 +28,9 @@ def figures(row: dict, results: dict) -> dict:
         if peers:
             ratios[f"{name}/best"] = min(peers.values()) / seconds[name]
         ratios[f"{name}/copy"] = row["kv_bytes"] / seconds[name] / 1e9 / results["ceilings"]["copy_gbytes_per_second"]
+        ratios[f"{name}/tflops"] = row["tflops"][name]
+        if row["problem"].get("dtype") == "e4m3" and "fp8_product_tflops" in results["ceilings"]:
+            ratios[f"{name}/fp8_product"] = row["tflops"][name] / results["ceilings"]["fp8_product_tflops"]
         for other in results["rows"]:
             if other["row"] == row["problem"].get("beside") and name in other["tflops"]:
                 ratios[f"{name}/beside"] = row["tflops"][name] / other["tflops"][name]

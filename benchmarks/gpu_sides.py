@@ -17,6 +17,11 @@ class Refused(Exception):
     pass
 
 
+def refuse_e4m3(row) -> None:
+    if row.dtype == "e4m3":
+        raise Refused("it has no e4m3")
+
+
 class Attnmux:
     """One backend of the library. The choice is made once; every launch is one call of attnmux_plan_run."""
 
@@ -25,7 +30,7 @@ class Attnmux:
 
     def _view(self, t):
         names = {self.torch.float32: "fp32", self.torch.float16: "fp16", self.torch.bfloat16: "bf16",
-                 self.torch.bool: "bool", self.torch.int32: "int32"}
+                 self.torch.bool: "bool", self.torch.int32: "int32", self.torch.float8_e4m3fn: "e4m3"}
         return attnmux.tensor(t.data_ptr(), names[t.dtype], tuple(t.shape), t.stride(), t.device.index)
 
     def make(self, inputs: Inputs):
@@ -57,7 +62,8 @@ class Attnmux:
             o.cu_seqlens_q = o.cu_seqlens_kv = self._view(inputs.cu_seqlens)
             o.max_seqlen_q = o.max_seqlen_kv = max(row.lengths())
             o.set |= attnmux.VARLEN
-        out = torch.empty(*inputs.q[0].shape[:-1], row.Dv, dtype=inputs.q[0].dtype, device="cuda")
+        dtype = torch.bfloat16 if row.dtype == "e4m3" else inputs.q[0].dtype
+        out = torch.empty(*inputs.q[0].shape[:-1], row.Dv, dtype=dtype, device="cuda")
         tensors = [tuple(map(self._view, (q, k, v, out))) for q, k, v in zip(inputs.q, inputs.k, inputs.v)]
         execution = attnmux.Exec(set=attnmux.EXEC_WORKSPACE, stream=1)
         try:
@@ -85,6 +91,7 @@ class PyTorch:
 
     def make(self, inputs: Inputs):
         torch, row = self.torch, inputs.row
+        refuse_e4m3(row)
         backend = torch.nn.attention.SDPBackend
         backends = {"flash": [backend.FLASH_ATTENTION], "cudnn": [backend.CUDNN_ATTENTION],
                     "efficient": [backend.EFFICIENT_ATTENTION], "math": [backend.MATH]}.get(self.which)
@@ -124,6 +131,7 @@ class Varlen:
 
     def make(self, inputs: Inputs):
         torch, row = self.torch, inputs.row
+        refuse_e4m3(row)
         if not row.packed or row.window:
             raise Refused("it is for packed sequences without a window")
         longest, ends = max(row.lengths()), inputs.cu_seqlens
@@ -143,6 +151,7 @@ class Flex:
 
     def make(self, inputs: Inputs):
         torch, row = self.torch, inputs.row
+        refuse_e4m3(row)
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
         if row.packed or row.key_lengths or row.mask or row.softcap or row.dropout or row.window:
             raise Refused("it is timed on plain and causal rows only")
@@ -173,6 +182,7 @@ class File:
 
     def make(self, inputs: Inputs):
         row = inputs.row
+        refuse_e4m3(row)
         if row.packed or row.softcap or row.dropout:
             raise Refused("the interface of a peer file has no packed sequences, softcap or dropout")
         options = {"causal": row.causal or None, "window": row.window, "key_lengths": inputs.lengths,

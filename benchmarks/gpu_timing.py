@@ -76,12 +76,19 @@ def host_seconds(torch, launch, calls: int = 100) -> float:
 
 
 def ceilings(torch) -> dict:
-    """FLOP/s of a large matrix product and bytes/s (read and written) of a large copy, in this run."""
+    """FLOP/s of a large matrix product, also on 8-bit numbers where the GPU has them, and bytes/s (read and written) of a
+    large copy, in this run."""
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     graphs = {"product": capture(torch, lambda _: torch.matmul(a, b), 1),
               "copy": capture(torch, lambda _: target.copy_(source), 1)}
+    if torch.cuda.get_device_capability() >= (8, 9):
+        narrow, one = [x.to(torch.float8_e4m3fn) for x in (a, b)], torch.ones((), device="cuda")
+        graphs["fp8_product"] = capture(torch, lambda _: torch._scaled_mm(narrow[0], narrow[1].t(), one, one,
+                                                                          out_dtype=torch.bfloat16), 1)
     seconds = rotate(torch, graphs, 5, 0.2)
-    return {"bf16_product_tflops": 2 * 8192**3 / seconds["product"] / 1e12,
+    products = {f"{kind}_product_tflops": 2 * 8192**3 / seconds[name] / 1e12
+                for kind, name in (("bf16", "product"), ("fp8", "fp8_product")) if name in seconds}
+    return {**products,
             "copy_gbytes_per_second": 2 * source.numel() / seconds["copy"] / 1e9}

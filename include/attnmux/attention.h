@@ -2,7 +2,8 @@
 // The verbs. One list of arguments: q, k, v, out, options, exec.
 //
 // Shapes: q (B,Sq,Hq,D), k (B,Skv,Hkv,D), v (B,Skv,Hkv,Dv), out (B,Sq,Hq,Dv); with options.varlen packed (T,H,D). Hq is
-// a multiple of Hkv. dtypes: fp32, fp16, bf16 (fp64 on `native` and `_native_math`); softmax and accumulation in fp32
+// a multiple of Hkv. dtypes: fp32, fp16, bf16 (fp64 on `native` and `_native_math`; e4m3 with
+// bf16 out on `_flash_3`, and on the CPU on those two); softmax and accumulation in fp32
 // or better. Any strides and offsets; the last dimension is contiguous. Inputs are never written to. A row with no key
 // to attend to gives 0 and a log-sum-exp of -inf. An argument that the backend cannot honour is an error that names it.
 #pragma once

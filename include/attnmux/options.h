@@ -28,6 +28,12 @@ struct Varlen {
   int64_t max_seqlen_q = 0, max_seqlen_kv = 0;  ///< upper bounds; 0: the number of packed tokens
 };
 
+/// For e4m3 tensors: what the elements of q, k and v are multiplied by, (B, Hkv) fp32 each; not given: 1. That of q is
+/// the same for all query heads of a key head.
+struct Descale {
+  TensorView q = {}, k = {}, v = {};
+};
+
 /// What is computed.
 struct AttentionOptions {
   Mask mask = {};
@@ -41,6 +47,7 @@ struct AttentionOptions {
   const AttentionLayer* layer = nullptr;  ///< its role and backend apply to this call
   bool allow_lossy = false;               ///< the automatic choice may go below the 16-bit accuracy class
   std::string_view kernel = {};           ///< this kernel of the backend and no other; for harnesses
+  Descale descale = {};
 
   attnmux_options c() const {
     attnmux_options o{};
@@ -67,6 +74,10 @@ struct AttentionOptions {
     o.max_seqlen_q = varlen.max_seqlen_q;
     o.max_seqlen_kv = varlen.max_seqlen_kv;
     if (o.cu_seqlens_q.dtype != 0 || o.cu_seqlens_kv.dtype != 0) o.set |= ATTNMUX_VARLEN;
+    o.q_descale = descale.q.c();
+    o.k_descale = descale.k.c();
+    o.v_descale = descale.v.c();
+    if ((o.q_descale.dtype | o.k_descale.dtype | o.v_descale.dtype) != 0) o.set |= ATTNMUX_DESCALE;
     o.backend = backend.id();
     if (layer != nullptr) layer->fill(o);
     if (allow_lossy) o.set |= ATTNMUX_ALLOW_LOSSY;

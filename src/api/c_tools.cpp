@@ -79,8 +79,6 @@ attnmux_code attnmux_oracle(int32_t kind, const attnmux_tensor* q, const attnmux
     Problem p;
     ATTNMUX_TRY(make_problem_without_output(q, k, v, *o, p, error));
     if (p.device_type != ATTNMUX_CPU) return wrong(ATTNMUX_MESSAGE("q is on a device; the oracle reads cpu tensors"));
-    if (p.dtype == ATTNMUX_E4M3)
-      return wrong(ATTNMUX_MESSAGE("q.dtype is e4m3; the oracle takes fp32, fp16, bf16, fp64"));
     const bool empty = p.q.shape[0] == 0 || p.q.shape[1] == 0 || p.num_heads_q == 0;
     if (out == nullptr && !empty) return wrong(ATTNMUX_MESSAGE("out is a null pointer"));
     (kind == ATTNMUX_ORACLE_FP64 ? reference_attention : plain_attention)(p, out, lse);

@@ -182,13 +182,14 @@ std::string describe_abi() {
                                               FIELD(T, device_id), FIELD(T, ndim), FIELD(T, shape), FIELD(T, strides)});
   using O = attnmux_options;
   json["attnmux_options"] = layout(
-      sizeof(O), {FIELD(O, struct_size),    FIELD(O, backend),      FIELD(O, layer_backend), FIELD(O, kernel),
-                  FIELD(O, reserved),       FIELD(O, layer_role),   FIELD(O, set),           FIELD(O, conflicts),
-                  FIELD(O, scale),          FIELD(O, softcap),      FIELD(O, dropout_p),     FIELD(O, dropout_seed),
-                  FIELD(O, dropout_offset), FIELD(O, window_left),  FIELD(O, window_right),  FIELD(O, causal_align),
-                  FIELD(O, window_align),   FIELD(O, max_seqlen_q), FIELD(O, max_seqlen_kv), FIELD(O, key_lengths),
-                  FIELD(O, key_padding),    FIELD(O, dense_mask),   FIELD(O, bias),          FIELD(O, lse),
-                  FIELD(O, cu_seqlens_q),   FIELD(O, cu_seqlens_kv)});
+      sizeof(O), {FIELD(O, struct_size),    FIELD(O, backend),       FIELD(O, layer_backend), FIELD(O, kernel),
+                  FIELD(O, reserved),       FIELD(O, layer_role),    FIELD(O, set),           FIELD(O, conflicts),
+                  FIELD(O, scale),          FIELD(O, softcap),       FIELD(O, dropout_p),     FIELD(O, dropout_seed),
+                  FIELD(O, dropout_offset), FIELD(O, window_left),   FIELD(O, window_right),  FIELD(O, causal_align),
+                  FIELD(O, window_align),   FIELD(O, max_seqlen_q),  FIELD(O, max_seqlen_kv), FIELD(O, key_lengths),
+                  FIELD(O, key_padding),    FIELD(O, dense_mask),    FIELD(O, bias),          FIELD(O, lse),
+                  FIELD(O, cu_seqlens_q),   FIELD(O, cu_seqlens_kv), FIELD(O, q_descale),     FIELD(O, k_descale),
+                  FIELD(O, v_descale)});
   using E = attnmux_exec;
   json["attnmux_exec"] =
       layout(sizeof(E), {FIELD(E, struct_size), FIELD(E, num_threads), FIELD(E, set), FIELD(E, stream),
@@ -228,7 +229,10 @@ std::string describe_abi() {
                                                FIELD(P, dense_mask),
                                                FIELD(P, bias),
                                                FIELD(P, cu_seqlens_q),
-                                               FIELD(P, cu_seqlens_kv)});
+                                               FIELD(P, cu_seqlens_kv),
+                                               FIELD(P, q_descale),
+                                               FIELD(P, k_descale),
+                                               FIELD(P, v_descale)});
   using C = attnmux_run_context;
   json["attnmux_run_context"] =
       layout(sizeof(C), {FIELD(C, struct_size), FIELD(C, num_threads), FIELD(C, stream), FIELD(C, workspace),

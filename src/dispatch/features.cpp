@@ -17,6 +17,7 @@ const FeatureRow kFeatures[ATTNMUX_FEATURE_COUNT] = {
     {ATTNMUX_VARLEN, "varlen", "packed sequences (cu_seqlens)"},
     {ATTNMUX_GQA, "gqa", "fewer key heads than query heads"},
     {ATTNMUX_HEAD_DIM_V, "head_dim_v", "a head_dim of v that differs from that of q"},
+    {ATTNMUX_DESCALE, "descale", "descales of e4m3 tensors"},
 };
 
 }  // namespace attnmux

@@ -68,7 +68,7 @@ attnmux_code read_shapes(const attnmux_tensor& q, const attnmux_tensor& k, const
       1u << ATTNMUX_FP32 | 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16 | 1u << ATTNMUX_FP64 | 1u << ATTNMUX_E4M3;
   if ((floating >> q.dtype & 1) == 0) {
     return fail(error, ATTNMUX_INVALID_ARGUMENT,
-                ATTNMUX_MESSAGE("q.dtype is " << dtype_name(q.dtype) << "; accepted are fp32, fp16, bf16, fp64"));
+                ATTNMUX_MESSAGE("q.dtype is " << dtype_name(q.dtype) << "; accepted are fp32, fp16, bf16, fp64, e4m3"));
   }
   p.dtype = q.dtype;
   p.device_type = q.device_type;
@@ -107,7 +107,15 @@ attnmux_code read_out(const attnmux_tensor& out, bool packed, Pointers pointers,
   ATTNMUX_TRY(check_rank("out", out, packed ? 3 : 4,
                          packed ? "(T, Hq, Dv), since cu_seqlens are given" : "(B, Sq, Hq, Dv)", error));
   ATTNMUX_TRY(check_contiguous_last("out", out, error));
-  ATTNMUX_TRY(check_same_kind("out", out, p.q, error));
+  if (p.dtype != ATTNMUX_E4M3) {
+    ATTNMUX_TRY(check_same_kind("out", out, p.q, error));
+  } else {
+    if (out.dtype != ATTNMUX_BF16) {
+      return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                  ATTNMUX_MESSAGE("out.dtype is " << dtype_name(out.dtype) << "; accepted for e4m3 inputs is bf16"));
+    }
+    ATTNMUX_TRY(check_same_device("out", out, p.q, error));
+  }
   p.out = packed ? with_leading_one(out) : out;
   const int32_t s = packed ? 0 : 1;
   if (!packed) ATTNMUX_TRY(check_extent("out", out, 0, p.q.shape[0], "the batch of q", error));
@@ -137,6 +145,38 @@ attnmux_code read_lse(const attnmux_options& o, bool packed, Pointers pointers, 
   return check_writable("lse", lse, error);
 }
 
+attnmux_code read_descales(const attnmux_options& o, Pointers pointers, Problem& p, attnmux_error* error) {
+  if ((o.set & ATTNMUX_DESCALE) == 0) return ATTNMUX_OK;
+  const struct {
+    const char* name;
+    const attnmux_tensor& given;
+    attnmux_tensor& canonical;
+  } factors[] = {{"descale.q", o.q_descale, p.q_descale},
+                 {"descale.k", o.k_descale, p.k_descale},
+                 {"descale.v", o.v_descale, p.v_descale}};
+  if (p.dtype != ATTNMUX_E4M3) {
+    return fail(error, ATTNMUX_INVALID_ARGUMENT,
+                ATTNMUX_MESSAGE("descale is given, and q.dtype is " << dtype_name(p.dtype)
+                                                                    << "; descales are for e4m3 tensors"));
+  }
+  for (const auto& factor : factors) {
+    if (factor.given.dtype == 0) continue;
+    ATTNMUX_TRY(check_tensor(factor.name, factor.given, pointers, error));
+    if (factor.given.dtype != ATTNMUX_FP32) {
+      return fail(
+          error, ATTNMUX_INVALID_ARGUMENT,
+          ATTNMUX_MESSAGE(factor.name << ".dtype is " << dtype_name(factor.given.dtype) << "; accepted is fp32"));
+    }
+    ATTNMUX_TRY(check_rank(factor.name, factor.given, 2, "(B, Hkv)", error));
+    ATTNMUX_TRY(check_same_device(factor.name, factor.given, p.q, error));
+    ATTNMUX_TRY(check_extent(factor.name, factor.given, 0, p.batch, "one row per sequence", error));
+    ATTNMUX_TRY(check_extent(factor.name, factor.given, 1, p.num_heads_kv, "heads of k", error));
+    factor.canonical = factor.given;
+  }
+  p.features |= ATTNMUX_DESCALE;
+  return ATTNMUX_OK;
+}
+
 attnmux_code check_overlaps(const Problem& p, attnmux_error* error) {
   const struct {
     const char* name;
@@ -149,7 +189,10 @@ attnmux_code check_overlaps(const Problem& p, attnmux_error* error) {
                                                               {"mask.dense", p.dense_mask},
                                                               {"bias", p.bias},
                                                               {"varlen.cu_seqlens_q", p.cu_seqlens_q},
-                                                              {"varlen.cu_seqlens_kv", p.cu_seqlens_kv}};
+                                                              {"varlen.cu_seqlens_kv", p.cu_seqlens_kv},
+                                                              {"descale.q", p.q_descale},
+                                                              {"descale.k", p.k_descale},
+                                                              {"descale.v", p.v_descale}};
   const auto refuse_pair = [&](const char* a, const char* b) {
     return fail(
         error, ATTNMUX_INVALID_ARGUMENT,
@@ -185,6 +228,7 @@ attnmux_code make(const attnmux_tensor* q, const attnmux_tensor* k, const attnmu
     ATTNMUX_TRY(read_lse(o, packed, pointers, p, error));
   }
   ATTNMUX_TRY(read_masks(o, pointers, p, error));
+  ATTNMUX_TRY(read_descales(o, pointers, p, error));
   p.features |= o.set & (ATTNMUX_SCALE | ATTNMUX_VARLEN);
   p.scale = (o.set & ATTNMUX_SCALE) != 0 ? o.scale : 1.0 / std::sqrt(static_cast<double>(p.head_dim));
   if (o.softcap > 0) {

@@ -198,7 +198,10 @@ attnmux_code refuse_unset_tensors(const attnmux_options& o, attnmux_error* error
                 {"bias", o.bias, ATTNMUX_BIAS, "ATTNMUX_BIAS"},
                 {"lse", o.lse, ATTNMUX_LSE, "ATTNMUX_LSE"},
                 {"varlen.cu_seqlens_q", o.cu_seqlens_q, ATTNMUX_VARLEN, "ATTNMUX_VARLEN"},
-                {"varlen.cu_seqlens_kv", o.cu_seqlens_kv, ATTNMUX_VARLEN, "ATTNMUX_VARLEN"}};
+                {"varlen.cu_seqlens_kv", o.cu_seqlens_kv, ATTNMUX_VARLEN, "ATTNMUX_VARLEN"},
+                {"descale.q", o.q_descale, ATTNMUX_DESCALE, "ATTNMUX_DESCALE"},
+                {"descale.k", o.k_descale, ATTNMUX_DESCALE, "ATTNMUX_DESCALE"},
+                {"descale.v", o.v_descale, ATTNMUX_DESCALE, "ATTNMUX_DESCALE"}};
   for (const auto& field : fields) {
     if (given(field.t) && (o.set & field.bit) == 0) {
       return invalid(

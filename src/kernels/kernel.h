@@ -52,6 +52,11 @@ ATTNMUX_DEVICE inline T* element(const Tensor& t, int64_t offset) {
   return value < 0 ? 0 : min_of(value, limit);
 }
 
+// A descale: what the elements of a tensor are multiplied by. It is per batch entry and key head.
+[[maybe_unused]] ATTNMUX_DEVICE inline float descale_of(const Tensor& t, int64_t b, int64_t kv_head) {
+  return given(t) ? *element<const float>(t, b * t.strides[0] + kv_head * t.strides[1]) : 1.0f;
+}
+
 // One sequence of the batch. Offsets count elements from the tensor's data pointer to row 0, head 0 of the sequence.
 struct Sequence {
   int64_t seqlen_q;    // query rows

@@ -46,6 +46,9 @@ static void print_options(void) {
   FIELD(attnmux_options, lse);
   FIELD(attnmux_options, cu_seqlens_q);
   FIELD(attnmux_options, cu_seqlens_kv);
+  FIELD(attnmux_options, q_descale);
+  FIELD(attnmux_options, k_descale);
+  FIELD(attnmux_options, v_descale);
 }
 
 static void print_exec(void) {
@@ -104,6 +107,9 @@ static void print_problem(void) {
   FIELD(attnmux_problem, bias);
   FIELD(attnmux_problem, cu_seqlens_q);
   FIELD(attnmux_problem, cu_seqlens_kv);
+  FIELD(attnmux_problem, q_descale);
+  FIELD(attnmux_problem, k_descale);
+  FIELD(attnmux_problem, v_descale);
 }
 
 static void print_run_context(void) {

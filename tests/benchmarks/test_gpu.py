@@ -121,8 +121,11 @@ class Report(Folder):
     def test_figures_are_speeds_relative_to_others(self):
         r = results()
         self.assertEqual(gpu_report.figures(r["rows"][0], r), {"flash/pytorch_flash": 1.5, "flash/pytorch_cudnn": 0.5,
-                                                               "flash/best": 0.5, "flash/copy": 0.25})
-        self.assertEqual(gpu_report.figures(r["rows"][1], r), {"flash/copy": 0.125, "flash/beside": 0.5})
+                                                               "flash/best": 0.5, "flash/copy": 0.25, "flash/tflops": 1.0})
+        self.assertEqual(gpu_report.figures(r["rows"][1], r), {"flash/copy": 0.125, "flash/beside": 0.5, "flash/tflops": 0.5})
+        r["rows"][0]["problem"]["dtype"] = "e4m3"
+        r["ceilings"]["fp8_product_tflops"] = 2.0
+        self.assertEqual(gpu_report.figures(r["rows"][0], r)["flash/fp8_product"], 0.5)
 
     def test_bars_pass_fall_short_or_were_not_measured(self):
         bars = gpu_report.read_bars(self.file_of("row,figure,at_least,aim\nplain,flash/pytorch_flash,1.5,\n"

@@ -183,6 +183,9 @@ TEST_P(Scores, NegativeScaleWithMasks) {
 TEST_P(Scores, HugeLogits) {
   for (const double scale : {1.0 / 64, 1.0, 1024.0, -16.0}) {
     Spec s = spec();
+    // Scores up to 2^28, of which fp32 holds no steps of 1; 8-bit P has no range to make up for that
+    // (docs/numerics.md).
+    if (s.dtype == Dtype::kE4m3 && scale > 1) continue;
     s.values = Values::kHuge;
     s.head_dim = 64;
     s.scale = scale;

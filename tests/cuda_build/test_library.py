@@ -27,7 +27,7 @@ def innermost_loops(lines):
         branch = re.search(r"\bBRA\S*\s.*?0x([0-9a-f]+)", text)
         if branch and int(branch[1], 16) < address:
             body = [x for _, x in code[index[int(branch[1], 16)]:i + 1]]
-            if sum("HGMMA" in x for x in body) > 1:
+            if sum("GMMA" in x for x in body) > 1:
                 loops.append(body)
     return [min(loops, key=len)] if loops else []
 
@@ -57,12 +57,13 @@ class Library(unittest.TestCase):
         for line in output(CUOBJDUMP, "--dump-sass", LIBRARY).splitlines():
             if "Function :" in line:
                 name = line.split(":")[1].strip()
-            elif "flash_sm90_forward" in name:
+            elif "flash_sm90_forward" in name or "flash_sm90_wide" in name or "flash_sm90_fp8" in name:
                 functions.setdefault(name, []).append(line)
         self.assertGreaterEqual(len(functions), 48)  # tiles, dtypes, sets of features
         for name, lines in functions.items():
-            words = set(re.findall(r"\b(HGMMA|UTMALDG|WARPGROUP\.DEPBAR|HMMA|LDL|STL)\b", "\n".join(lines)))
-            self.assertEqual(words, {"HGMMA", "UTMALDG", "WARPGROUP.DEPBAR"}, name)
+            words = set(re.findall(r"\b(HGMMA|QGMMA|UTMALDG|WARPGROUP\.DEPBAR|HMMA|LDL|STL)\b", "\n".join(lines)))
+            products = "QGMMA" if "flash_sm90_fp8" in name else "HGMMA"
+            self.assertEqual(words, {products, "UTMALDG", "WARPGROUP.DEPBAR"}, name)
 
     # A step overlaps only if the wait for P·V stands behind its exponentials: nothing warns where the assembler moves it.
     def test_flash_3_waits_behind_its_exponentials(self):

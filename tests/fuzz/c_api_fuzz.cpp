@@ -118,7 +118,8 @@ void check_error(attnmux_code code, const attnmux_error& error) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Choices c(data, size);
-  const int32_t dtype = 1 + c.byte() % 4;
+  constexpr int32_t kDtypes[] = {ATTNMUX_FP32, ATTNMUX_FP16, ATTNMUX_BF16, ATTNMUX_FP64, ATTNMUX_E4M3};
+  const int32_t dtype = kDtypes[c.byte() % 5], out_dtype = dtype == ATTNMUX_E4M3 ? ATTNMUX_BF16 : dtype;
   const bool packed = c.byte() % 4 == 1;
   const int64_t batch = c.byte() % 4, sq = c.extent(), skv = c.byte() % 3 == 0 ? sq : c.extent();
   const int64_t hkv = 1 + c.byte() % 3, hq = hkv * (1 + c.byte() % 3), d = 1 + c.byte() % 20,
@@ -174,7 +175,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     q = tensor(c, 0, dtype, {rows, hq, d});
     k = tensor(c, 1, dtype, {keys, hkv, d});
     v = tensor(c, 2, dtype, {keys, hkv, dv});
-    out = tensor(c, 9, dtype, {rows, hq, dv});
+    out = tensor(c, 9, out_dtype, {rows, hq, dv});
     o.cu_seqlens_q = tensor(c, 8, ATTNMUX_INT32, {batch + 1});
     o.cu_seqlens_kv = tensor(c, 8, ATTNMUX_INT32, {batch + 1});
     o.cu_seqlens_q.data = ints + 64;
@@ -184,7 +185,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     q = tensor(c, 0, dtype, {batch, sq, hq, d});
     k = tensor(c, 1, dtype, {batch, skv, hkv, d});
     v = tensor(c, 2, dtype, {batch, skv, hkv, dv});
-    out = tensor(c, 9, dtype, {batch, sq, hq, dv});
+    out = tensor(c, 9, out_dtype, {batch, sq, hq, dv});
   }
   const auto score_shaped = [&](int which, int32_t type) {
     const int64_t full[4] = {batch, hq, packed && o.max_seqlen_q > 0 ? o.max_seqlen_q : rows,
@@ -200,6 +201,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (o.set & ATTNMUX_BIAS) o.bias = score_shaped(5, 1 + c.byte() % 3);
   if (o.set & ATTNMUX_LSE) {
     o.lse = packed ? tensor(c, 10, ATTNMUX_FP32, {hq, rows}) : tensor(c, 10, ATTNMUX_FP32, {batch, hq, sq});
+  }
+  if (o.set & ATTNMUX_DESCALE) {
+    o.q_descale = tensor(c, 11, ATTNMUX_FP32, {batch, hkv});
+    o.k_descale = tensor(c, 12, ATTNMUX_FP32, {batch, hkv});
+    o.v_descale = tensor(c, 13, ATTNMUX_FP32, {batch, hkv});
   }
   if (c.rarely()) out.data = q.data;  // overlaps
   if (c.rarely()) o.lse.data = v.data;
@@ -218,7 +224,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                                    {&o.bias, 5},
                                                    {&o.lse, 10},
                                                    {&o.cu_seqlens_q, 8},
-                                                   {&o.cu_seqlens_kv, 8}};
+                                                   {&o.cu_seqlens_kv, 8},
+                                                   {&o.q_descale, 11},
+                                                   {&o.k_descale, 12},
+                                                   {&o.v_descale, 13}};
   bool runnable = o.struct_size <= sizeof(o) && e.struct_size <= sizeof(e);
   for (const auto& [view, which] : views) {
     const bool moved = view->data < static_cast<void*>(arena().bytes.data() + static_cast<size_t>(which) * kArea) ||

@@ -36,8 +36,9 @@ inline std::string dtype_test_name(const ::testing::TestParamInfo<Dtype>& info) 
 }  // namespace attnmux::test
 
 /// A suite of ByDtype tests for all dtypes of the contract.
-#define ATTNMUX_TEST_SUITE_BY_DTYPE(suite)                                                      \
-  INSTANTIATE_TEST_SUITE_P(Dtype, suite,                                                        \
-                           ::testing::Values(::attnmux::Dtype::kFp32, ::attnmux::Dtype::kFp16,  \
-                                             ::attnmux::Dtype::kBf16, ::attnmux::Dtype::kFp64), \
-                           ::attnmux::test::dtype_test_name)
+#define ATTNMUX_TEST_SUITE_BY_DTYPE(suite)                                                         \
+  INSTANTIATE_TEST_SUITE_P(                                                                        \
+      Dtype, suite,                                                                                \
+      ::testing::Values(::attnmux::Dtype::kFp32, ::attnmux::Dtype::kFp16, ::attnmux::Dtype::kBf16, \
+                        ::attnmux::Dtype::kFp64, ::attnmux::Dtype::kE4m3),                         \
+      ::attnmux::test::dtype_test_name)

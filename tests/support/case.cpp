@@ -149,12 +149,18 @@ Case::Case(const Spec& given) : spec(given) {
     cu_seqlens_q = cumulative(s.lengths_q);
     if (!s.shared_cu_seqlens) cu_seqlens_kv = cumulative(s.lengths_kv);
   }
+  for (uint32_t i = 0; i < 3; ++i) {
+    if ((s.descales >> i & 1) == 0) continue;
+    descale[i] = Tensor(Dtype::kFp32, {s.score_shape()[0], s.heads_kv});
+    descale[i].fill([&](int64_t) { return std::exp2(2 * random.uniform() - 1); });
+  }
 }
 
 Tensor Case::make_out() const {
   const Spec& s = spec;
-  Tensor out = s.packed() ? Tensor::output(s.dtype, {total(s.lengths_q), s.heads_q, s.dim_v()}, s.layout_out)
-                          : Tensor::output(s.dtype, {s.batch, s.seqlen_q, s.heads_q, s.dim_v()}, s.layout_out);
+  const Dtype dtype = output_dtype(s.dtype);
+  Tensor out = s.packed() ? Tensor::output(dtype, {total(s.lengths_q), s.heads_q, s.dim_v()}, s.layout_out)
+                          : Tensor::output(dtype, {s.batch, s.seqlen_q, s.heads_q, s.dim_v()}, s.layout_out);
   out.poison();
   return out;
 }
@@ -181,6 +187,9 @@ AttentionOptions Case::options(Tensor* lse) const {
   o.softcap = s.softcap;
   if (lse != nullptr && lse->given()) o.lse = lse->mutable_view();
   if (s.dropout) o.dropout = {.p = *s.dropout, .seed = s.dropout_seed, .offset = s.dropout_offset};
+  if (descale[0].given()) o.descale.q = descale[0].view();
+  if (descale[1].given()) o.descale.k = descale[1].view();
+  if (descale[2].given()) o.descale.v = descale[2].view();
   if (s.packed()) {
     o.varlen.cu_seqlens_q = cu_seqlens_q.view();
     o.varlen.cu_seqlens_kv = s.shared_cu_seqlens ? cu_seqlens_q.view() : cu_seqlens_kv.view();
@@ -190,6 +199,25 @@ AttentionOptions Case::options(Tensor* lse) const {
     }
   }
   return o;
+}
+
+// The reference gets what the elements stand for.
+void Case::apply_descales(ReferenceInput& in) const {
+  const auto apply = [&](const Tensor& factor, std::vector<double>& values, bool of_q, int64_t dim) {
+    if (!factor.given()) return;
+    const int64_t heads = of_q ? in.heads_q : in.heads_kv, group = of_q ? in.heads_q / in.heads_kv : 1;
+    for (size_t b = 0; b < in.sequences.size(); ++b) {
+      const auto& s = in.sequences[b];
+      const int64_t first = of_q ? s.q_begin : s.kv_begin, rows = of_q ? s.q_length : s.kv_length;
+      for (int64_t i = first * heads * dim; i < (first + rows) * heads * dim; ++i) {
+        const int64_t kv_head = i / dim % heads / group;
+        values[static_cast<size_t>(i)] *= factor.get(static_cast<int64_t>(b) * in.heads_kv + kv_head);
+      }
+    }
+  };
+  apply(descale[0], in.q, true, in.head_dim);
+  apply(descale[1], in.k, false, in.head_dim);
+  apply(descale[2], in.v, false, in.head_dim_v);
 }
 
 const ReferenceInput& Case::reference_input() const {
@@ -218,6 +246,7 @@ const ReferenceInput& Case::reference_input() const {
   in.q = q.values();
   in.k = k.values();
   in.v = v.values();
+  apply_descales(in);
   in.dtype = s.dtype;
   in.scale = s.scale ? *s.scale : 1 / std::sqrt(static_cast<double>(s.head_dim));
   in.softcap = s.softcap;

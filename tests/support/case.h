@@ -11,7 +11,7 @@ struct Case {
   explicit Case(const Spec& given);
 
   Spec spec;
-  Tensor q, k, v, key_lengths, key_padding, dense, bias, cu_seqlens_q, cu_seqlens_kv;
+  Tensor q, k, v, key_lengths, key_padding, dense, bias, cu_seqlens_q, cu_seqlens_kv, descale[3];
 
   /// Poisoned, between guard bands.
   Tensor make_out() const;
@@ -29,10 +29,13 @@ struct Case {
 
   /// Every tensor that a call may read, for "inputs are never written to".
   std::vector<const Tensor*> inputs() const {
-    return {&q, &k, &v, &key_lengths, &key_padding, &dense, &bias, &cu_seqlens_q, &cu_seqlens_kv};
+    return {
+        &q,          &k,          &v,         &key_lengths, &key_padding, &dense, &bias, &cu_seqlens_q, &cu_seqlens_kv,
+        &descale[0], &descale[1], &descale[2]};
   }
 
  private:
+  void apply_descales(ReferenceInput& in) const;
   mutable std::optional<ReferenceInput> input_;
   mutable std::optional<ReferenceOutput> exact_, plain_;
 };

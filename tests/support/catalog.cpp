@@ -28,7 +28,8 @@ const std::map<std::string, uint64_t> kFeatureBits = {{"causal", ATTNMUX_MASK_CA
                                                       {"dropout", ATTNMUX_DROPOUT},
                                                       {"varlen", ATTNMUX_VARLEN},
                                                       {"gqa", ATTNMUX_GQA},
-                                                      {"head_dim_v", ATTNMUX_HEAD_DIM_V}};
+                                                      {"head_dim_v", ATTNMUX_HEAD_DIM_V},
+                                                      {"descale", ATTNMUX_DESCALE}};
 
 // "" where every device is wanted.
 std::string only_device() {

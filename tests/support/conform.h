@@ -22,7 +22,7 @@ Result run_planned(const Case& c, const Target& target, const ExecContext& exec 
 /// What the tolerance rule says about a result of this kernel: empty if it passes, else what is wrong.
 std::string compare(const Case& c, const Result& result, const Target& target);
 /// How far an LSE may be off beyond the rule: the relative error of the exp2 that a kernel of the class "16-bit" may
-/// use (d ln(sum) = d sum / sum); 0 for kernels of the class "exact".
+/// use (d ln(sum) = d sum / sum), or of the parabola that is enough for E4M3; 0 for kernels of the class "exact".
 double lse_allowance(const Target& target, Dtype dtype);
 
 /// Everything above on one kernel; reports with ADD_FAILURE and counts runs and refusals for the summary.

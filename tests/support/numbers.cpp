@@ -23,6 +23,8 @@ Format format_of(Dtype dtype) {
       return {8, -126, 127};
     case Dtype::kFp32:
       return {24, -126, 127};
+    case Dtype::kE4m3:
+      return {4, -6, 8};
     default:
       return {53, -1022, 1023};
   }
@@ -53,6 +55,25 @@ double from_half(uint16_t bits) {
     return fraction ? std::numeric_limits<double>::quiet_NaN() : sign * std::numeric_limits<double>::infinity();
   if (exponent == 0) return sign * std::ldexp(fraction, -24);
   return sign * std::ldexp(1024 + fraction, exponent - 25);
+}
+
+double from_e4m3(uint8_t bits) {
+  const double sign = bits & 0x80 ? -1 : 1;
+  const int exponent = bits >> 3 & 15, fraction = bits & 7;
+  if (exponent == 15 && fraction == 7) return std::numeric_limits<double>::quiet_NaN();
+  if (exponent == 0) return sign * std::ldexp(fraction, -9);
+  return sign * std::ldexp(8 + fraction, exponent - 10);
+}
+
+// `value` is representable; what lies beyond the largest number is NaN, since there is no infinity.
+uint8_t to_e4m3(double value) {
+  const uint8_t sign = std::signbit(value) ? 0x80 : 0;
+  if (!std::isfinite(value)) return 0x7F;
+  const double magnitude = std::fabs(value);
+  if (magnitude < std::ldexp(1.0, -6)) return static_cast<uint8_t>(sign | static_cast<int>(std::ldexp(magnitude, 9)));
+  const int e = std::ilogb(magnitude);
+  const int fraction = static_cast<int>(std::ldexp(magnitude, 3 - e)) - 8;
+  return static_cast<uint8_t>(sign | (e + 7) << 3 | fraction);
 }
 
 uint16_t to_half(double value) {  // `value` is representable
@@ -94,7 +115,8 @@ double round_to(Dtype dtype, double value) {
   const Format f = format_of(dtype);
   const int shift = f.precision - 1 - exponent_at(f, value);
   const double rounded = std::ldexp(std::nearbyint(std::ldexp(value, shift)), -shift);
-  const double largest = std::ldexp(2 - std::ldexp(1.0, 1 - f.precision), f.max_exponent);
+  // The code of E4M3 that would be the largest number is NaN.
+  const double largest = dtype == Dtype::kE4m3 ? 448 : std::ldexp(2 - std::ldexp(1.0, 1 - f.precision), f.max_exponent);
   return std::fabs(rounded) > largest ? std::copysign(std::numeric_limits<double>::infinity(), value) : rounded;
 }
 
@@ -117,6 +139,8 @@ double load(Dtype dtype, const void* element) {
       return static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(read<uint16_t>(element)) << 16));
     case Dtype::kInt32:
       return read<int32_t>(element);
+    case Dtype::kE4m3:
+      return from_e4m3(read<uint8_t>(element));
     default:
       return read<uint8_t>(element);
   }
@@ -136,6 +160,8 @@ void store(Dtype dtype, void* element, double value) {
     }
     case Dtype::kInt32:
       return write(element, static_cast<int32_t>(value));
+    case Dtype::kE4m3:
+      return write(element, to_e4m3(round_to(dtype, value)));
     case Dtype::kBool:
       return write(element, static_cast<uint8_t>(value != 0));
     default:

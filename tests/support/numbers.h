@@ -12,6 +12,9 @@ namespace attnmux::test {
 size_t size_of(Dtype dtype);
 std::string name_of(Dtype dtype);
 
+/// What out is where q, k and v have this type.
+inline Dtype output_dtype(Dtype dtype) { return dtype == Dtype::kE4m3 ? Dtype::kBf16 : dtype; }
+
 /// The nearest value of the type, ties to even; beyond the largest finite value becomes infinity.
 double round_to(Dtype dtype, double value);
 /// Half a unit in the last place of 1: the relative error of one rounding.

@@ -14,9 +14,10 @@ int64_t key_length(const ReferenceInput& in, int64_t b) {
                                 : in.key_lengths[static_cast<size_t>(b)];
 }
 
-// One row of probabilities and its log-sum-exp, in the arithmetic of T. Keys without weight have probability 0.
+// One row of probabilities and its log-sum-exp, in the arithmetic of T. Keys without weight have probability 0. The
+// largest times `narrow` lies in (2^7, 2^8], and exponentials of the scores times a power of two are the same.
 template <typename T>
-T softmax_row(const std::vector<T>& score, const std::vector<bool>& keep, std::vector<T>& probability) {
+T softmax_row(const std::vector<T>& score, const std::vector<bool>& keep, std::vector<T>& probability, T& narrow) {
   constexpr T kInf = std::numeric_limits<T>::infinity();
   const size_t n = score.size();
   T largest = -kInf;
@@ -35,6 +36,9 @@ T softmax_row(const std::vector<T>& score, const std::vector<bool>& keep, std::v
     sum += probability[j];
   }
   for (size_t j = 0; j < n; ++j) probability[j] /= sum;
+  const T log2_largest = largest * static_cast<T>(1.44269504088896340735992468100189214L);
+  const T above = std::isfinite(log2_largest) ? std::ceil(log2_largest) - log2_largest : T{0};
+  narrow = std::exp2(8 - above) * sum;
   return nan ? std::numeric_limits<T>::quiet_NaN() : largest + std::log(sum);
 }
 
@@ -82,21 +86,26 @@ ReferenceOutput attend(const ReferenceInput& in, Dtype rounded_to) {
           }
           score[at] = value;
         }
-        result.lse[row] = static_cast<double>(softmax_row(score, keep, probability));
+        T narrow = 1;
+        result.lse[row] = static_cast<double>(softmax_row(score, keep, probability, narrow));
         sum.assign(dv, T{0});
         for (int64_t j = 0; j < s.kv_length; ++j) {
           T p = probability[static_cast<size_t>(j)];
           if (p == 0) continue;
+          if (rounded_to == Dtype::kE4m3) p = round(p * narrow) / narrow;
           if (in.dropout) {
             const bool kept = dropout_keeps(*in.dropout, in.dropout_seed, in.dropout_offset, b * in.heads_q + h, i, j);
             p = kept ? p / static_cast<T>(1 - *in.dropout) : T{0};
           }
-          p = round(p);
+          if (rounded_to != Dtype::kE4m3) p = round(p);
           if (p == 0) continue;
           const T* value = v.data() + static_cast<size_t>((s.kv_begin + j) * in.heads_kv + kv_head) * dv;
           for (size_t x = 0; x < dv; ++x) sum[x] += p * value[x];
         }
-        for (size_t x = 0; x < dv; ++x) result.out[row * dv + x] = static_cast<double>(round(sum[x]));
+        for (size_t x = 0; x < dv; ++x)
+          result.out[row * dv + x] = rounded_to == Dtype::kNone
+                                         ? static_cast<double>(sum[x])
+                                         : round_to(output_dtype(rounded_to), static_cast<double>(sum[x]));
       }
     }
   }

@@ -58,6 +58,7 @@ uint64_t Spec::features() const {
   if (packed()) set |= ATTNMUX_VARLEN;
   if (heads_q != heads_kv) set |= ATTNMUX_GQA;
   if (dim_v() != head_dim) set |= ATTNMUX_HEAD_DIM_V;
+  if (descales != 0) set |= ATTNMUX_DESCALE;
   return set;
 }
 
@@ -88,6 +89,7 @@ std::string Spec::text() const {
   if (dropout) text << " dropout " << *dropout << " seed " << dropout_seed << "+" << dropout_offset;
   text << " layouts " << attnmux::test::name_of(layout_q) << "/" << attnmux::test::name_of(layout_k) << "/"
        << attnmux::test::name_of(layout_v) << "/" << attnmux::test::name_of(layout_out);
+  if (descales != 0) text << " descales " << descales;
   if (broadcast_kv != 0) text << " broadcast_kv " << broadcast_kv;
   text << " values " << static_cast<int>(values) << "*" << value_scale << " seed " << seed;
   return text.str();
@@ -157,6 +159,10 @@ Spec random_spec(Random& random) {
   s.layout_out = random.pick(kOutputLayouts);
   if (random.chance(0.1)) s.broadcast_kv = static_cast<uint32_t>(random.between(1, s.packed() ? 3 : 7));
   if (random.chance(0.15)) s.values = static_cast<Values>(random.between(1, 3));
+  if (random.chance(0.15)) {
+    s.dtype = Dtype::kE4m3;
+    s.descales = static_cast<uint32_t>(random.between(0, 7));
+  }
   return s;
 }
 

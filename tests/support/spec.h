@@ -62,6 +62,7 @@ struct Spec {
 
   Layout layout_q = Layout::kContiguous, layout_k = Layout::kContiguous, layout_v = Layout::kContiguous;
   Layout layout_out = Layout::kContiguous, layout_lse = Layout::kContiguous;
+  uint32_t descales = 0;      // e4m3: a bit for each of q, k and v that has one
   uint32_t broadcast_kv = 0;  // a bit per dimension of k and v with stride 0
   Values values = Values::kNormal;
   double value_scale = 1;

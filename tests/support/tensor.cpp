@@ -84,8 +84,8 @@ MutableTensorView Tensor::mutable_view() {
 
 void Tensor::poison() {
   std::fill(storage_.begin(), storage_.end(), kPattern);
-  const bool real =
-      dtype_ == Dtype::kFp16 || dtype_ == Dtype::kBf16 || dtype_ == Dtype::kFp32 || dtype_ == Dtype::kFp64;
+  const bool real = dtype_ == Dtype::kE4m3 || dtype_ == Dtype::kFp16 || dtype_ == Dtype::kBf16 ||
+                    dtype_ == Dtype::kFp32 || dtype_ == Dtype::kFp64;
   fill([&](int64_t) { return real ? std::numeric_limits<double>::quiet_NaN() : 0xA5; });
 }
 

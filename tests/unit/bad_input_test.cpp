@@ -269,6 +269,34 @@ INSTANTIATE_TEST_SUITE_P(
             {"lse", "strides[0]", "share memory"}}),
     row_name);
 
+// The tensors of a right call as e4m3, with a bf16 output.
+void make_e4m3(Call& c) {
+  c.tq.dtype = c.tk.dtype = c.tv.dtype = ATTNMUX_E4M3;
+  c.tout.dtype = ATTNMUX_BF16;
+  c.o.set |= ATTNMUX_DESCALE;
+  c.o.k_descale = TensorView(c.bias.data(), {2, 2}).c();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Descales, BadInput,
+    ::testing::Values(
+        Row{"out_dtype", [](Call& c) { make_e4m3(c), c.tout.dtype = ATTNMUX_E4M3; }, {"out.dtype", "e4m3", "bf16"}},
+        Row{"of_another_dtype",
+            [](Call& c) { make_e4m3(c), c.tq.dtype = c.tk.dtype = c.tv.dtype = c.tout.dtype = ATTNMUX_FP32; },
+            {"descale", "fp32", "e4m3"}},
+        Row{"dtype",
+            [](Call& c) { make_e4m3(c), c.o.k_descale.dtype = ATTNMUX_INT32; },
+            {"descale.k", "int32", "fp32"}},
+        Row{"rank", [](Call& c) { make_e4m3(c), c.o.k_descale.ndim = 1; }, {"descale.k", "(2)", "(B, Hkv)"}},
+        Row{"batch",
+            [](Call& c) { make_e4m3(c), c.o.k_descale.shape[0] = 1; },
+            {"descale.k", "(1, 2)", "2", "sequence"}},
+        Row{"heads",
+            [](Call& c) { make_e4m3(c), c.o.k_descale.shape[1] = 1; },
+            {"descale.k", "(2, 1)", "2", "heads of k"}},
+        Row{"unset", [](Call& c) { make_e4m3(c), c.o.set &= ~ATTNMUX_DESCALE; }, {"descale.k", "ATTNMUX_DESCALE"}}),
+    row_name);
+
 INSTANTIATE_TEST_SUITE_P(
     PackedSequences, BadInput,
     ::testing::Values(

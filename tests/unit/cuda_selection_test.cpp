@@ -54,13 +54,13 @@ class CudaSelection : public ::testing::Test {
 TEST_F(CudaSelection, TensorCoresWhereTheyTakeTheProblem) {
   for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
     for (const int64_t dim : {8, 40, 64, 80, 128, 160, 256, 384, 512}) {
-      const char* fastest = dim <= 256 ? "cuda_flash_sm90" : "cuda_flash_sm80";
       for (const Backend backend : {Backend("native"), Backend("_native_flash")})
-        EXPECT_EQ(planned(dtype, dim, backend), fastest);
+        EXPECT_EQ(planned(dtype, dim, backend), "cuda_flash_sm90");
       for (const Backend backend : {Backend("flash"), Backend("_native_efficient"), Backend("xformers")})
         EXPECT_EQ(planned(dtype, dim, backend), "cuda_flash_sm80");
       EXPECT_EQ(planned(dtype, dim, "_native_math"), "cuda_math");
     }
+    EXPECT_EQ(planned(dtype, 384, "native", 0, {.softcap = 5}), "cuda_flash_sm80");
     for (const int64_t dim : {1, 12, 255}) EXPECT_EQ(planned(dtype, dim), "cuda_efficient");
     for (const int64_t dim : {257, 520}) EXPECT_EQ(planned(dtype, dim), "cuda_math");
   }
@@ -121,7 +121,7 @@ TEST_F(CudaSelection, ARefusalNamesWhatItIsAndWhatRuns) {
   expect_says(dim, "cuda_flash_sm80 head_dim is 20; it takes multiples of 8 up to 512");
   expect_says(dim, "\"_native_efficient\"");
   const std::string dtype = planned(Dtype::kFp32, 64, "flash");
-  expect_says(dtype, "does not take fp32; it takes fp16, bf16");
+  expect_says(dtype, "does not take fp32; it takes fp16, bf16, e4m3");
   // Kernels of the other device say nothing.
   EXPECT_EQ(dtype.find("cpu_"), std::string::npos) << dtype;
   expect_says(planned(Dtype::kBf16, 64, "native", 2), "tensors are on cuda:2; this machine has 2 GPUs");
@@ -141,7 +141,7 @@ TEST_F(CudaSelection, TheReasonWhyThereIsNoGpuIsPassedOn) {
 
 TEST_F(CudaSelection, Flash3RunsOnHopperOnly) {
   for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
-    for (const int64_t dim : {8, 40, 64, 80, 128, 160, 192, 256})
+    for (const int64_t dim : {8, 40, 64, 80, 128, 160, 192, 256, 264, 384, 512})
       EXPECT_EQ(planned(dtype, dim, "_flash_3"), "cuda_flash_sm90");
     EXPECT_EQ(planned(dtype, 64, "_flash_varlen_3"), "cuda_flash_sm90");
     for (const double scale : {0.0, -1.0, 1e300})
@@ -161,8 +161,10 @@ TEST_F(CudaSelection, Flash3RunsOnHopperOnly) {
 }
 
 TEST_F(CudaSelection, Flash3SaysWhatItDoesNotTake) {
-  expect_says(planned(Dtype::kBf16, 60, "_flash_3"), "head_dim is 60; it takes multiples of 8 up to 256");
-  expect_says(planned(Dtype::kBf16, 264, "_flash_3"), "head_dim is 264");
+  expect_says(planned(Dtype::kBf16, 60, "_flash_3"), "head_dim is 60; it takes multiples of 8 up to 512");
+  expect_says(planned(Dtype::kBf16, 520, "_flash_3"), "head_dim is 520");
+  expect_says(planned(Dtype::kBf16, 384, "_flash_3", 0, {.softcap = 5}),
+              "takes a head_dim above 256 without a softcap; \"flash\" takes one");
   expect_says(planned(Dtype::kFp32, 64, "_flash_3"), "does not take fp32; it takes fp16, bf16");
   expect_says(planned(Dtype::kBf16, 64, "_flash_3", 0, {.dropout = {.p = 0.5, .seed = 1}}), "does not support dropout");
   const auto strided = [](int64_t row, int64_t head) {
@@ -174,9 +176,30 @@ TEST_F(CudaSelection, Flash3SaysWhatItDoesNotTake) {
   };
   EXPECT_EQ(strided(256, 64), "cuda_flash_sm90");
   EXPECT_EQ(strided(512, 0), "cuda_flash_sm90");  // one head for all
-  expect_says(strided(260, 64), "stride 1 of q is 260 elements; it takes positive multiples of 8");
+  expect_says(strided(260, 64), "stride 1 of q is 260 elements; it takes positive multiples of 16 bytes");
   expect_says(strided(-256, 64), "stride 0 of q is -16384 elements");
   expect_says(strided(512, 68), "stride 2 of q is 68 elements");
+}
+
+TEST_F(CudaSelection, Flash3TakesE4m3WithoutHooks) {
+  const auto planned_e4m3 = [](int64_t dim, AttentionOptions options) {
+    const MutableTensorView x(nullptr, Dtype::kE4m3, {2, 64, 4, dim}, Device::cuda());
+    const MutableTensorView out(nullptr, Dtype::kBf16, {2, 64, 4, dim}, Device::cuda());
+    if (options.backend == Backend{}) options.backend = "_flash_3";
+    Plan plan;
+    const Status status = try_plan(plan, x, x, x, out, options, {.stream = Stream::per_thread()});
+    return status ? std::string(plan.kernel()) : std::string(status.message());
+  };
+  const TensorView factors(nullptr, Dtype::kFp32, {2, 4}, Device::cuda());
+  for (const int64_t dim : {16, 64, 112, 128, 256}) EXPECT_EQ(planned_e4m3(dim, {}), "cuda_flash_sm90");
+  EXPECT_EQ(planned_e4m3(64, {.mask = Mask::causal(), .descale = {.q = factors, .k = factors, .v = factors}}),
+            "cuda_flash_sm90");
+  expect_says(planned_e4m3(72, {}), "head_dim is 72; of e4m3 it takes multiples of 16 up to 256");
+  expect_says(planned_e4m3(384, {}), "head_dim is 384; of e4m3 it takes multiples of 16 up to 256");
+  expect_says(planned_e4m3(64, {.softcap = 5}), "takes e4m3 without a softcap");
+  expect_says(planned_e4m3(64, {.scale = 0}), "scale is 0; with e4m3 it takes finite scales above 0");
+  for (const Backend other : {Backend("flash"), Backend("_native_math"), Backend("native")})
+    expect_says(planned_e4m3(64, {.backend = other, .descale = {.k = factors}}), "does not take e4m3");
 }
 
 TEST_F(CudaSelection, TensorsOfOneCallAreOnOneDevice) {

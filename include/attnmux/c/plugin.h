@@ -15,7 +15,7 @@ extern "C" {
  * sequences, and seqlen_q, seqlen_kv are the maxima. Tensors that are not given have dtype 0. */
 typedef struct attnmux_problem {
   uint32_t struct_size;
-  int32_t dtype; /* of q, k, v and out */
+  int32_t dtype; /* of q, k, v and out; where it is e4m3, out is bf16 */
   uint64_t features;
   int32_t device_type;
   int32_t device_id;
@@ -29,14 +29,15 @@ typedef struct attnmux_problem {
   int64_t window_left, window_right;
   int32_t align; /* ATTNMUX_ALIGN_NONE: both corners mean the same */
   int32_t reserved;
-  attnmux_tensor q, k, v, out;  /* (B, S, H, D) */
-  attnmux_tensor lse;           /* (B, Hq, Sq) fp32; packed (1, Hq, T) */
-  attnmux_tensor key_lengths;   /* (B) int32 */
-  attnmux_tensor key_padding;   /* (B, Skv) one byte each */
-  attnmux_tensor dense_mask;    /* (B, Hq, Sq, Skv) one byte each */
-  attnmux_tensor bias;          /* (B, Hq, Sq, Skv) fp32, fp16 or bf16 */
-  attnmux_tensor cu_seqlens_q;  /* (B+1) int32 */
-  attnmux_tensor cu_seqlens_kv; /* (B+1) int32 */
+  attnmux_tensor q, k, v, out;                    /* (B, S, H, D) */
+  attnmux_tensor lse;                             /* (B, Hq, Sq) fp32; packed (1, Hq, T) */
+  attnmux_tensor key_lengths;                     /* (B) int32 */
+  attnmux_tensor key_padding;                     /* (B, Skv) one byte each */
+  attnmux_tensor dense_mask;                      /* (B, Hq, Sq, Skv) one byte each */
+  attnmux_tensor bias;                            /* (B, Hq, Sq, Skv) fp32, fp16 or bf16 */
+  attnmux_tensor cu_seqlens_q;                    /* (B+1) int32 */
+  attnmux_tensor cu_seqlens_kv;                   /* (B+1) int32 */
+  attnmux_tensor q_descale, k_descale, v_descale; /* (B, Hkv) fp32; not given: 1 */
 } attnmux_problem;
 
 /* Where a kernel runs. A kernel allocates nothing and creates no thread; scratch comes from `workspace`, which is

@@ -23,7 +23,7 @@ enum {
   ATTNMUX_BOOL = 5, /* one byte; zero is false */
   ATTNMUX_UINT8 = 6,
   ATTNMUX_INT32 = 7,
-  ATTNMUX_E4M3 = 8, /* OCP FP8 E4M3FN; reserved: no kernel of this version takes it */
+  ATTNMUX_E4M3 = 8, /* OCP FP8 E4M3FN: q, k and v, whose out is bf16 */
   ATTNMUX_DTYPE_COUNT = 9
 };
 
@@ -57,7 +57,9 @@ typedef struct attnmux_tensor {
 /* Seen from the shapes, never set by the caller. */
 #define ATTNMUX_GQA (UINT64_C(1) << 11)
 #define ATTNMUX_HEAD_DIM_V (UINT64_C(1) << 12) /* head_dim_v differs from head_dim */
-#define ATTNMUX_FEATURE_COUNT 13
+/* The elements of q, k or v are to be multiplied by a factor. */
+#define ATTNMUX_DESCALE (UINT64_C(1) << 13)
+#define ATTNMUX_FEATURE_COUNT 14
 /* A permission, not a feature: the automatic choice may go below the 16-bit accuracy class. */
 #define ATTNMUX_ALLOW_LOSSY (UINT64_C(1) << 63)
 
@@ -93,6 +95,9 @@ typedef struct attnmux_options {
                                           for fp64 inputs also fp64 */
   attnmux_tensor lse;                  /* output (B, Hq, Sq) fp32, natural log; (Hq, T) for packed sequences */
   attnmux_tensor cu_seqlens_q, cu_seqlens_kv; /* (B+1) int32, rising from 0 to T */
+  /* (B, Hkv) fp32, for e4m3 tensors: what their elements are multiplied by; that of q is the same for all query heads
+   * of a key head. Those not given are 1. */
+  attnmux_tensor q_descale, k_descale, v_descale;
 } attnmux_options;
 
 /* Runs body(arg, task) for every task in [0, num_tasks) and returns when all are done; 0 is success. */

@@ -17,6 +17,8 @@ inline Real load_element(const Tensor& t, int64_t offset) {
       return static_cast<Real>(bf16_to_fp32(*element<const uint16_t>(t, offset)));
     case ATTNMUX_FP64:
       return static_cast<Real>(*element<const double>(t, offset));
+    case ATTNMUX_E4M3:
+      return static_cast<Real>(e4m3_to_fp32(*element<const uint8_t>(t, offset)));
     default:
       return static_cast<Real>(*element<const float>(t, offset));
   }
@@ -35,6 +37,10 @@ inline void load_row(const Tensor& t, int64_t offset, int64_t count, Real* row) 
       break;
     case ATTNMUX_FP64:
       for (int64_t i = 0; i < count; ++i) row[i] = static_cast<Real>(element<const double>(t, offset)[i]);
+      break;
+    case ATTNMUX_E4M3:
+      for (int64_t i = 0; i < count; ++i)
+        row[i] = static_cast<Real>(e4m3_to_fp32(element<const uint8_t>(t, offset)[i]));
       break;
     default:
       for (int64_t i = 0; i < count; ++i) row[i] = static_cast<Real>(element<const float>(t, offset)[i]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IEEE binary16 and bfloat16, as plain C++ that every target runs. Round to nearest even; NaN stays NaN.
+// IEEE binary16, bfloat16 and OCP E4M3, as plain C++ that every target runs. Round to nearest even; NaN stays NaN.
 // Internal linkage for the reason that kernels/kernel.h gives.
 #pragma once
 
@@ -41,6 +41,14 @@ namespace {
   }
   const uint32_t rebiased = magnitude - (112u << 23);
   return static_cast<uint16_t>(sign | ((rebiased + 0xfff + (rebiased >> 13 & 1)) >> 13));
+}
+
+[[maybe_unused]] inline float e4m3_to_fp32(uint8_t e) {
+  const uint32_t magnitude = e & 0x7f, sign = static_cast<uint32_t>(e & 0x80) << 24;
+  if (magnitude == 0x7f) return __builtin_bit_cast(float, sign | 0x7fc00000);
+  // As for binary16: with its bits in place it is 2^120 times too small.
+  const float scaled = __builtin_bit_cast(float, magnitude << 20) * 0x1p120f;
+  return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, scaled) | sign);
 }
 
 }  // namespace

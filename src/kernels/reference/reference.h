@@ -11,7 +11,8 @@ namespace attnmux {
 void reference_attention(const Problem& problem, double* out, double* lse);
 
 /// The textbook loop that tolerances are derived from: scores and softmax in fp32, P rounded to the input dtype before
-/// PV, fp32 accumulation, output rounded to the input dtype; fp32 inputs in fp32 throughout, fp64 inputs in fp64.
+/// PV, fp32 accumulation, output rounded to the input dtype; of e4m3 inputs P is rounded relative to a
+/// power of two (docs/numerics.md) and the output to bf16; fp32 inputs in fp32 throughout, fp64 inputs in fp64.
 void plain_attention(const Problem& problem, double* out, double* lse);
 
 }  // namespace attnmux

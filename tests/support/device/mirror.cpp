@@ -134,8 +134,9 @@ class Mirror {
  private:
   std::vector<attnmux_tensor*> all() {
     attnmux_options& o = options_;
-    return {&tensors_[0],  &tensors_[1], &tensors_[2], &tensors_[3],    &o.key_lengths,  &o.key_padding,
-            &o.dense_mask, &o.bias,      &o.lse,       &o.cu_seqlens_q, &o.cu_seqlens_kv};
+    return {&tensors_[0],     &tensors_[1],  &tensors_[2], &tensors_[3], &o.key_lengths,
+            &o.key_padding,   &o.dense_mask, &o.bias,      &o.lse,       &o.cu_seqlens_q,
+            &o.cu_seqlens_kv, &o.q_descale,  &o.k_descale, &o.v_descale};
   }
 
   void add(const attnmux_tensor& t) {

@@ -28,7 +28,7 @@ constexpr Kernel make_kernel(const char* name, Run run, uint32_t dtypes = kAllDt
   kernel.struct_size = sizeof(Kernel);
   kernel.device_type = ATTNMUX_CPU;
   kernel.name = name;
-  kernel.features = (uint64_t{1} << ATTNMUX_FEATURE_COUNT) - 1;
+  kernel.features = ((uint64_t{1} << ATTNMUX_FEATURE_COUNT) - 1) & ~ATTNMUX_DESCALE;
   kernel.dtypes = dtypes;
   for (const int dtype : {ATTNMUX_FP32, ATTNMUX_FP16}) {
     if ((dtypes >> dtype & 1) != 0) kernel.accuracy[dtype] = ATTNMUX_EXACT;

@@ -102,7 +102,9 @@ class Block {
     const int64_t query = first_ + i;
     Real* s = scores(i);
     const KeyRange range = key_range(p_, sequence_, query);
-    const auto scale = static_cast<Real>(p_.scale), softcap = static_cast<Real>(p_.softcap);
+    const Real descale = static_cast<Real>(descale_of(p_.q_descale, b_, kv_head())) *
+                         static_cast<Real>(descale_of(p_.k_descale, b_, kv_head()));
+    const Real scale = static_cast<Real>(p_.scale) * descale, softcap = static_cast<Real>(p_.softcap);
     Real maximum = kMinusInfinity;
     bool nan = false;
     for (int64_t j = keys_.first; j < keys_.last; ++j) {
@@ -150,6 +152,7 @@ class Block {
     for (int64_t i = 0; i < count_ * p_.head_dim_v; ++i) outputs_[i] = 0;
     const int64_t head_offset = sequence_.v_offset + kv_head() * p_.v.strides[2];
     const int64_t width = p_.head_dim_v;
+    const auto descale = static_cast<Real>(descale_of(p_.v_descale, b_, kv_head()));
     for (int64_t first = keys_.first; first < keys_.last; first += kKeys) {
       const int64_t keys = min_of(kKeys, keys_.last - first);
       for (int64_t j = 0; j < keys; ++j) {
@@ -163,7 +166,7 @@ class Block {
         const Real* weights = scores(i) + first;
         Real* out = outputs_ + i * width;
         for (int64_t j = 0; j < keys; ++j) {
-          const Real weight = weights[j];
+          const Real weight = weights[j] * descale;
           const Real* value = rows_ + j * width;
           for (int64_t d = 0; d < width; ++d) out[d] += weight * value[d];
         }
@@ -231,8 +234,8 @@ const Kernel kCpuMath = {
     .device_type = ATTNMUX_CPU,
     .name = "cpu_math",
     .features = (uint64_t{1} << ATTNMUX_FEATURE_COUNT) - 1,
-    .dtypes = 1u << ATTNMUX_FP32 | 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16 | 1u << ATTNMUX_FP64,
-    .accuracy = {0, ATTNMUX_EXACT, ATTNMUX_EXACT, ATTNMUX_EXACT, ATTNMUX_EXACT, 0, 0, 0, 0},
+    .dtypes = 1u << ATTNMUX_FP32 | 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16 | 1u << ATTNMUX_FP64 | 1u << ATTNMUX_E4M3,
+    .accuracy = {0, ATTNMUX_EXACT, ATTNMUX_EXACT, ATTNMUX_EXACT, ATTNMUX_EXACT, 0, 0, 0, ATTNMUX_EXACT},
     .available = nullptr,
     .check = nullptr,
     .workspace_bytes = workspace_bytes,

@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "kernels/cuda/flash/joint/sm90.h"
+#include "kernels/cuda/flash/sm90_fp8.h"
 #include "kernels/cuda/flash/sm90_tiles.h"
+#include "kernels/cuda/flash/sm90_wide.h"
 #include "kernels/cuda/runtime/alignment.h"
 #include "kernels/cuda/runtime/cuda_error.h"
 #include "kernels/cuda/runtime/device.h"
@@ -13,7 +15,6 @@
 namespace attnmux {
 namespace {
 
-constexpr int64_t kMaxHeadDim = 256;
 constexpr double kLog2E = 1.4426950408889634;
 
 // Its instructions exist on this very architecture and not on newer ones.
@@ -39,13 +40,24 @@ int32_t check_device(const Problem& p, Reason* reason) {
   return 0;
 }
 
+bool is_fp8(const Problem& p) { return p.dtype == ATTNMUX_E4M3; }
+bool is_wide(const Problem& p) { return max_of(p.head_dim, p.head_dim_v) > kFlashSm90WideFrom; }
+
 int32_t check_shape(const Problem& p, Reason* reason) {
+  const int64_t most = is_fp8(p) ? kFlashSm90Fp8MaxDim : kFlashSm90WideTo, step = is_fp8(p) ? 16 : 8;
   for (const auto& [name, dim] : {std::pair("head_dim", p.head_dim), std::pair("head_dim of v", p.head_dim_v)}) {
-    if (dim % 8 != 0 || dim > kMaxHeadDim) {
-      refuse(reason, "%s is %lld; it takes multiples of 8 up to %lld (\"native\" and \"_native_efficient\" take any)",
-             name, static_cast<long long>(dim), static_cast<long long>(kMaxHeadDim));
+    if (dim % step != 0 || dim > most) {
+      refuse(reason, "%s is %lld; %sit takes multiples of %lld up to %lld (%s)", name, static_cast<long long>(dim),
+             is_fp8(p) ? "of e4m3 " : "", static_cast<long long>(step), static_cast<long long>(most),
+             is_fp8(p) ? "a copy padded with zeros gives the same" : "\"native\" and \"_native_efficient\" take any");
       return 0;
     }
+  }
+  constexpr int64_t kMostBlocks = 65535;  // in the second and third dimension of a grid
+  if (is_fp8(p) && (p.batch > kMostBlocks || p.num_heads_kv > kMostBlocks)) {
+    refuse(reason, "there are %lld batch entries and %lld key heads; of e4m3 it takes up to 65535 of each",
+           static_cast<long long>(p.batch), static_cast<long long>(p.num_heads_kv));
+    return 0;
   }
   if (max_of(p.seqlen_q, p.seqlen_kv) >= kFlashSm90MaxLength) {
     refuse(reason, "there are %lld queries and %lld keys; it takes fewer than 2^30 of each",
@@ -78,8 +90,31 @@ FlashSm90Features features_of(const Problem& p) {
   return unmasked ? FlashSm90Features::kPlain : FlashSm90Features::kPositions;
 }
 
+// E4M3 and wide heads have instances for masks by position only.
+int32_t check_hooks(const Problem& p, Reason* reason) {
+  const char* of = is_fp8(p) ? "e4m3" : "a head_dim above 256";
+  const char* instead = is_fp8(p) ? "bf16 tensors may have one" : "\"flash\" takes one";
+  const struct {
+    uint64_t bit;
+    const char* what;
+  } hooks[] = {{ATTNMUX_MASK_KEY_PADDING, "a key-padding mask"},
+               {ATTNMUX_MASK_DENSE, "a dense mask"},
+               {ATTNMUX_BIAS, "an additive bias"},
+               {ATTNMUX_SOFTCAP, "a softcap"}};
+  for (const auto& hook : hooks) {
+    if ((p.features & hook.bit) == 0) continue;
+    refuse(reason, "takes %s without %s; %s", of, hook.what, instead);
+    return 0;
+  }
+  if (ordinary_scale(p)) return 1;
+  refuse(reason, "scale is %g; with %s it takes finite scales above 0", p.scale, of);
+  return 0;
+}
+bool by_position_only(const Problem& p) { return is_fp8(p) || is_wide(p); }
+
 int32_t check(const Problem* p, Reason* reason) {
   if (check_device(*p, reason) == 0 || check_shape(*p, reason) == 0) return 0;
+  if (by_position_only(*p) && check_hooks(*p, reason) == 0) return 0;
   return tensor_map_takes("q", p->q, reason) != 0 && tensor_map_takes("k", p->k, reason) != 0 &&
                  tensor_map_takes("v", p->v, reason) != 0
              ? 1
@@ -100,16 +135,22 @@ bool may_share(const Problem& p, const FlashSm90Tile& tile) {
   return may_share_few(p, tile) && (features_of(p) == FlashSm90Features::kPlain || p.seqlen_q <= tile.keys);
 }
 FlashSm90Tile tile_of(const Problem& p) {
+  if (is_fp8(p)) return kFlashSm90Fp8Tiles[flash_sm90_fp8_index(p.head_dim, p.head_dim_v)];
+  if (is_wide(p)) return flash_sm90_wide_tile(flash_sm90_wide_index(p.head_dim, p.head_dim_v), features_of(p));
   return flash_sm90_tile(flash_sm90_tile_index(p.head_dim, p.head_dim_v), features_of(p));
 }
+// Before the rest of the workspace: what an instance wants beside it.
+size_t copy_bytes(const Problem& p) { return is_fp8(p) ? static_cast<size_t>(flash_sm90_value_bytes(p)) : 0; }
 size_t own_workspace_bytes(const Problem* p) {
   const FlashSm90Tile tile = tile_of(*p);
-  if (!may_share_few(*p, tile)) return flash_sm90_stream_bytes(*p, features_of(*p));
+  if (!may_share_few(*p, tile))
+    return by_position_only(*p) ? copy_bytes(*p) : flash_sm90_stream_bytes(*p, features_of(*p));
   const int64_t most = cuda_machine().device[p->device_id].multiprocessors;
-  const int64_t rows = 64 * tile.groups * tile.cluster;
+  const int64_t rows = (is_wide(*p) ? kFlashSm90WideRows : 64 * tile.groups) * tile.cluster;
   const int64_t tiles = min_of(p->batch * p->num_heads_q * ceil_div(p->seqlen_q, rows), most) * tile.cluster;
   const int64_t pieces = 2 * min_of(tiles * min_of(ceil_div(p->seqlen_kv, tile.keys), most), most);
-  return kFlashSm90ArrivalBytes + static_cast<size_t>(pieces * flash_sm90_partial_floats(tile) * 4);
+  const int64_t floats = is_wide(*p) ? flash_sm90_wide_partial_floats(tile) : flash_sm90_partial_floats(tile);
+  return copy_bytes(*p) + kFlashSm90ArrivalBytes + static_cast<size_t>(pieces * floats * 4);
 }
 
 // Which of two kernels runs depends on the number of queries, with which the workspace must not fall.
@@ -129,12 +170,16 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
   call.aligned_out = rows_aligned(p->out, 2, 16) ? 1 : 0;
   call.bias_boxes = given(p->bias) && bias_map_takes(p->bias) ? 1 : 0;
-  place_flash_sm90_stream(*p, call.features, context->workspace, call.keys, call.queue);
+  if (!by_position_only(*p)) place_flash_sm90_stream(*p, call.features, context->workspace, call.keys, call.queue);
   if (may_share(*p, tile_of(*p))) {
-    call.arrivals = static_cast<int32_t*>(context->workspace);
-    call.partials = reinterpret_cast<float*>(static_cast<char*>(context->workspace) + kFlashSm90ArrivalBytes);
+    char* rest = static_cast<char*>(context->workspace) + copy_bytes(*p);
+    call.arrivals = reinterpret_cast<int32_t*>(rest);
+    call.partials = reinterpret_cast<float*>(rest + kFlashSm90ArrivalBytes);
   }
   const bool bf16 = p->dtype == ATTNMUX_BF16;
+  if (is_fp8(*p)) return launch_flash_sm90_fp8(call, context->workspace, context->stream, error);
+  if (is_wide(*p))
+    return (bf16 ? launch_flash_sm90_wide_bf16 : launch_flash_sm90_wide_fp16)(call, context->stream, error);
   auto launch = bf16 ? launch_flash_sm90_bf16 : launch_flash_sm90_fp16;
   if (call.features == FlashSm90Features::kKeys)
     launch = bf16 ? launch_flash_sm90_keys_bf16 : launch_flash_sm90_keys_fp16;
@@ -156,8 +201,8 @@ const Kernel kCudaFlashSm90 = {
     .device_type = ATTNMUX_CUDA,
     .name = "cuda_flash_sm90",
     .features = ((uint64_t{1} << ATTNMUX_FEATURE_COUNT) - 1) & ~ATTNMUX_DROPOUT,
-    .dtypes = 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16,
-    .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, 0},
+    .dtypes = 1u << ATTNMUX_FP16 | 1u << ATTNMUX_BF16 | 1u << ATTNMUX_E4M3,
+    .accuracy = {0, 0, ATTNMUX_16BIT, ATTNMUX_16BIT, 0, 0, 0, 0, ATTNMUX_QUANTIZED},
     .available = available,
     .check = check,
     .workspace_bytes = workspace_bytes,

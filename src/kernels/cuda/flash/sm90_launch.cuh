@@ -24,6 +24,25 @@ inline FlashSm90Shares share_out(int64_t places, int64_t blocks, int64_t steps, 
   return {static_cast<int32_t>(rounds), static_cast<int32_t>(steps), static_cast<int32_t>(share)};
 }
 
+// Above 48 KiB a block must be allowed its shared memory, once per device. A context of the caller's own starts
+// without: then again.
+template <typename Function>
+cudaError_t launch_allowed(Function* kernel, std::atomic<uint32_t>& allowed, const cudaLaunchConfig_t& config,
+                           const FlashSm90Call& call) {
+  const uint32_t device = uint32_t{1} << call.p.device_id;
+  for (bool first = (allowed.load(std::memory_order_relaxed) & device) == 0;; first = true) {
+    if (first) {
+      const cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                    static_cast<int>(config.dynamicSmemBytes));
+      if (code != cudaSuccess) return code;
+    }
+    const cudaError_t code = cudaLaunchKernelEx(&config, kernel, call);
+    if (code == cudaSuccess && first) allowed.fetch_or(device, std::memory_order_relaxed);
+    if (code != cudaSuccess) cudaGetLastError();
+    if (code != cudaErrorInvalidValue || first) return code;
+  }
+}
+
 template <typename T, int kIndex, FlashSm90Features kFeatures>
 cudaError_t launch_kernel(const FlashSm90Call& call, cudaStream_t stream) {
   constexpr FlashSm90Tile kTile = flash_sm90_tile(kIndex, kFeatures);
@@ -40,20 +59,8 @@ cudaError_t launch_kernel(const FlashSm90Call& call, cudaStream_t stream) {
                                   stream,
                                   &cluster,
                                   kTile.cluster > 1 ? 1u : 0u};
-  // Above 48 KiB a block must be allowed its shared memory, once per device. A context of the caller's own starts
-  // without: then again.
   constinit static std::atomic<uint32_t> allowed{0};
-  const uint32_t device = uint32_t{1} << call.p.device_id;
-  for (bool first = (allowed.load(std::memory_order_relaxed) & device) == 0;; first = true) {
-    if (first) {
-      const cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
-      if (code != cudaSuccess) return code;
-    }
-    const cudaError_t code = cudaLaunchKernelEx(&config, kernel, call);
-    if (code == cudaSuccess && first) allowed.fetch_or(device, std::memory_order_relaxed);
-    if (code != cudaSuccess) cudaGetLastError();
-    if (code != cudaErrorInvalidValue || first) return code;
-  }
+  return launch_allowed(kernel, allowed, config, call);
 }
 
 template <typename T, int kIndex, FlashSm90Features kFeatures>

@@ -22,7 +22,8 @@ struct FlashSm90Tile {
   int cluster;     // blocks that work on neighbouring queries and share the copies of K and V
   bool ping_pong;  // groups take turns at the tensor cores, so that the softmax of one hides below the others' products
   bool lazy;       // outputs are rescaled only when a maximum has fallen far behind
-  bool hooks = false;  // the instance with hooks, which has room for the bias of a step in shared memory
+  bool hooks = false;   // the instance with hooks, which has room for the bias of a step in shared memory
+  bool narrow = false;  // of 8-bit elements (sm90_fp8.h)
 };
 
 // A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 232, with

@@ -22,13 +22,14 @@ __device__ inline void mbarrier_arrive(uint32_t barrier) {
 }
 
 // The same at the barrier with this address in block `rank` of the cluster; "Data Movement and Conversion Instructions:
-// mapa".
+// mapa". It says that this block has read something, and publishes no writes to the other: a release at the scope of
+// the cluster would be a fence of all memory.
 __device__ inline void mbarrier_arrive_in_cluster(uint32_t barrier, uint32_t rank) {
   asm volatile(
       "{\n"
       ".reg .b32 there;\n"
       "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
       "}\n" ::"r"(barrier),
       "r"(rank)
       : "memory");

@@ -16,10 +16,11 @@ namespace {
 
 // "Matrix Descriptor Format": tiles in shared memory whose rows of 128 bytes are swizzled, eight rows to 1024 bytes.
 // The address is in units of 16 bytes, so that adding to a descriptor moves it. `leading` is the distance of 64-column
-// groups where columns are contiguous in a transposed factor; a factor that is contiguous along k does not use it.
+// groups where columns are contiguous in a transposed factor; a factor that is contiguous along k does not use it. In a
+// cluster, addresses have the block's rank above their lowest 24 bits, which is no part of a descriptor.
 __device__ inline uint64_t matrix_descriptor(uint32_t shared_address, uint32_t leading_bytes) {
   constexpr uint64_t kSwizzle128 = uint64_t{1} << 62, kEightRows = uint64_t{1024 / 16} << 32;
-  return kSwizzle128 | kEightRows | uint64_t{leading_bytes / 16} << 16 | shared_address / 16;
+  return kSwizzle128 | kEightRows | uint64_t{leading_bytes / 16} << 16 | (shared_address & 0x3FFFF) / 16;
 }
 
 // "wgmma.fence": before the first product that touches registers which other instructions wrote.
@@ -42,7 +43,11 @@ __device__ inline void pin(float (&d)[kCount]) {
 template <typename T, int kN>
 __device__ inline void wgmma_shared(float (&d)[kN / 2], uint64_t a, uint64_t b, bool accumulate);
 
-// The same with a in registers, as mma_m16n8k16 of the warp's 16 rows, and b contiguous along its columns.
+// d += a·b, with b contiguous along its columns.
+template <typename T, int kN>
+__device__ inline void wgmma_shared_columns(float (&d)[kN / 2], uint64_t a, uint64_t b);
+
+// The same with a in registers, as mma_m16n8k16 of the warp's 16 rows.
 template <typename T, int kN>
 __device__ inline void wgmma_registers(float (&d)[kN / 2], const uint32_t (&a)[4], uint64_t b);
 
@@ -92,6 +97,15 @@ __device__ inline void wgmma_registers(float (&d)[kN / 2], const uint32_t (&a)[4
                  "}, %" #r0 ", %" #r1 ", more, 1, 1, 0, 0;\n}\n"                                             \
                  : ATTNMUX_OPERANDS_##eights                                                                 \
                  : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));                                       \
+  }                                                                                                          \
+  template <>                                                                                                \
+  __device__ inline void wgmma_shared_columns<T, n>(float(&d)[n / 2], uint64_t a, uint64_t b) {              \
+    asm volatile(                                                                                            \
+        "{\n.reg .pred more;\nsetp.ne.b32 more, 1, 0;\n"                                                     \
+        "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" ATTNMUX_NAMES_##eights          \
+        "}, %" #r0 ", %" #r1 ", more, 1, 1, 0, 1;\n}\n"                                                      \
+        : ATTNMUX_OPERANDS_##eights                                                                          \
+        : "l"(a), "l"(b));                                                                                   \
   }                                                                                                          \
   template <>                                                                                                \
   __device__ inline void wgmma_registers<T, n>(float(&d)[n / 2], const uint32_t(&a)[4], uint64_t b) {        \
