@@ -5,12 +5,19 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import torch
 from arguments_table import DOC, MARK, table
 from diffusers import QwenImagePipeline
+from diffusers.models import AttentionBackendName
 from tiny_pipelines import qwen_image
 
 import attnmux.diffusers
+
+# The document is written for the newest version; the oldest knows fewer names.
+pytestmark = pytest.mark.skipif(
+    "_flash_3_hub" not in {name.value for name in AttentionBackendName}, reason="this version lacks a name of the document"
+)
 
 
 def test_the_table_of_arguments_is_what_the_backends_do():
