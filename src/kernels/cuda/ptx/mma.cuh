@@ -64,6 +64,13 @@ __device__ inline uint32_t pack(float low, float high) {
   return r;
 }
 
+// "Floating Point Instructions: rcp": 1 / x, relative error below 2^-22.
+__device__ inline float reciprocal_approximate(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+
 // "Floating Point Instructions: ex2": 2^x, relative error below 2^-22; 2^-inf is 0.
 __device__ inline float exp2_approximate(float x) {
   float r;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Registers of a warpgroup (four warps), and values that are the same in a warp, sm90a.
+// Registers of a warpgroup (four warps), values that are the same in a warp, and grids that follow each other, sm90a.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,19 @@ template <int registers>
 __device__ inline void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
 }
+
+// threadIdx.x, asked for behind the compiler's back: what follows from it is worked out where it is used, and holds no
+// register before.
+__device__ inline int thread_again() {
+  int x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x;
+}
+
+// "Parallel Synchronization and Communication Instructions: griddepcontrol": waits until the grid before is done and its
+// memory is seen, where this one was launched to start earlier; and lets the next one start early.
+__device__ inline void wait_for_grid_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+__device__ inline void let_next_grid_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
 // The first lane's value in every lane. The compiler sees that the result is the same in the whole warp: it then keeps
 // what depends on it in uniform registers, and branches on it leave the warpgroup converged, without which the products
