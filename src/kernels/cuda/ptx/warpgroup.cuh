@@ -25,8 +25,8 @@ __device__ inline int thread_again() {
   return x;
 }
 
-// "Parallel Synchronization and Communication Instructions: griddepcontrol": waits until the grid before is done and its
-// memory is seen, where this one was launched to start earlier; and lets the next one start early.
+// "Parallel Synchronization and Communication Instructions: griddepcontrol": waits until the grid before is done and
+// its memory is seen, where this one was launched to start earlier; and lets the next one start early.
 __device__ inline void wait_for_grid_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 __device__ inline void let_next_grid_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 

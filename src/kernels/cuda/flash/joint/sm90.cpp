@@ -17,8 +17,8 @@ bool may_take(const Problem& p) {
   constexpr uint64_t kOthers =
       ATTNMUX_BIAS | ATTNMUX_SOFTCAP | ATTNMUX_MASK_KEY_PADDING | ATTNMUX_MASK_DENSE | ATTNMUX_VARLEN;
   const auto scale_log2 = static_cast<float>(p.scale * kLog2E);
-  return p.dtype != ATTNMUX_E4M3 && (p.features & kOthers) == 0 && scale_log2 > 0 && std::isfinite(scale_log2) && p.head_dim <= kMaxHeadDim &&
-         p.head_dim_v <= kMaxHeadDim;
+  return p.dtype != ATTNMUX_E4M3 && (p.features & kOthers) == 0 && scale_log2 > 0 && std::isfinite(scale_log2) &&
+         p.head_dim <= kMaxHeadDim && p.head_dim_v <= kMaxHeadDim;
 }
 
 FlashSm90Features features_of(const Problem& p) {
