@@ -13,7 +13,7 @@ DOC = pathlib.Path(__file__).resolve().parents[3] / "docs" / "transformers.md"
 
 
 def test_the_snippets_run(tmp_path, capsys):
-    make_model("bert").save_pretrained(tmp_path)
+    make_model("llama").save_pretrained(tmp_path)
     ids = tokens(2, 9)
     namespace = {"path": tmp_path, "inputs": {"input_ids": ids, "attention_mask": torch.ones_like(ids)}}
     for code in re.findall(r"^```python\n(.*?)^```", DOC.read_text(), re.S | re.M):

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from tiny_models import takes_implementations
 
 import attnmux
 
@@ -40,7 +41,10 @@ def _encode(model, inputs):
 def encoder():
     from transformers import AutoModel, AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(_path()), AutoModel.from_pretrained(_path()).eval()
+    model = AutoModel.from_pretrained(_path()).eval()
+    if not takes_implementations(model):
+        pytest.skip("in this version of transformers BERT's layers do not ask the registry")
+    return AutoTokenizer.from_pretrained(_path()), model
 
 
 def _available() -> list[str]:
@@ -58,7 +62,7 @@ def test_embeddings_are_those_of_eager_attention(encoder, backend):
     assert (actual * expected).sum(-1).min().item() >= 0.99999
 
 
-def test_sentence_transformers_gives_the_same_embeddings():
+def test_sentence_transformers_gives_the_same_embeddings(encoder):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     expected, actual = (
         sentence_transformers.SentenceTransformer(
