@@ -129,8 +129,12 @@ def test_threads_with_different_scopes():
             compiled(q)
     compiles, failures = counter.frame_count, []
 
+    # Dynamo guards PyTorch's number of threads, which another test may have set for the thread that runs the tests.
+    number_of_threads = torch.get_num_threads()
+
     def run(backend):
         try:
+            torch.set_num_threads(number_of_threads)
             with attnmux.attention_backend(backend):
                 expected = sdpa(q, q, q, is_causal=True)
                 for _ in range(20):
