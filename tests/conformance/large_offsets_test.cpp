@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "support/by_dtype.h"
+#include "support/numbers.h"
 #include "support/subprocess.h"
 
 namespace attnmux::test {
@@ -43,9 +44,10 @@ TEST_P(LargeOffsets, GiveTheSameAsNearOnes) {
     s.lse = false;
     const Case c(s);
     const size_t size = c.q.element_bytes().size() / static_cast<size_t>(c.q.count());
-    const size_t row = static_cast<size_t>(s.head_dim) * size;
+    const Dtype out_dtype = output_dtype(GetParam());
+    const size_t out_size = size_of(out_dtype), row = static_cast<size_t>(s.head_dim) * out_size;
     const auto bytes = static_cast<size_t>(2 * kFar) * size;
-    const Sparse q(bytes), k(bytes), v(bytes), out(bytes);
+    const Sparse q(bytes), k(bytes), v(bytes), out(static_cast<size_t>(2 * kFar) * out_size);
     if (!q.given() || !k.given() || !v.given() || !out.given()) GTEST_SKIP() << "no address space of " << bytes;
     // Rows lie next to each other as (B, S, H, D), batch entries far apart; in out, batch entries and heads change
     // places.
@@ -60,7 +62,7 @@ TEST_P(LargeOffsets, GiveTheSameAsNearOnes) {
     const TensorView far_q = spread(q, c.q, s.seqlen_q), far_k = spread(k, c.k, s.seqlen_kv),
                      far_v = spread(v, c.v, s.seqlen_kv);
     const int64_t d = s.head_dim;
-    const MutableTensorView far_out(out.data(), GetParam(), {2, s.seqlen_q, 2, d}, {s.seqlen_q * d, d, kFar, 1});
+    const MutableTensorView far_out(out.data(), out_dtype, {2, s.seqlen_q, 2, d}, {s.seqlen_q * d, d, kFar, 1});
     for (const Target& target : kernels()) {
       if (target.on_cuda || !target.takes(GetParam())) continue;
       const Result near = run(c, target);
@@ -73,7 +75,8 @@ TEST_P(LargeOffsets, GiveTheSameAsNearOnes) {
         const int64_t b = i / (2 * s.seqlen_q), query = i / 2 % s.seqlen_q, head = i % 2;
         const int64_t at = b * s.seqlen_q * d + query * d + head * kFar;
         ASSERT_EQ(
-            std::memcmp(out.data() + static_cast<size_t>(at) * size, &expected[static_cast<size_t>(i) * row], row), 0)
+            std::memcmp(out.data() + static_cast<size_t>(at) * out_size, &expected[static_cast<size_t>(i) * row], row),
+            0)
             << target.text() << ", entry " << b << ", query " << query << ", head " << head;
       }
     }

@@ -161,6 +161,7 @@ Spec random_spec(Random& random) {
   if (random.chance(0.15)) s.values = static_cast<Values>(random.between(1, 3));
   if (random.chance(0.15)) {
     s.dtype = Dtype::kE4m3;
+    if (s.bias_dtype == Dtype::kFp64) s.bias_dtype = Dtype::kFp32;  // fp64 is for fp64 alone
     s.descales = static_cast<uint32_t>(random.between(0, 7));
   }
   return s;

@@ -121,7 +121,7 @@ TEST_F(CudaSelection, ARefusalNamesWhatItIsAndWhatRuns) {
   expect_says(dim, "cuda_flash_sm80 head_dim is 20; it takes multiples of 8 up to 512");
   expect_says(dim, "\"_native_efficient\"");
   const std::string dtype = planned(Dtype::kFp32, 64, "flash");
-  expect_says(dtype, "does not take fp32; it takes fp16, bf16, e4m3");
+  expect_says(dtype, "does not take fp32; it takes fp16, bf16");
   // Kernels of the other device say nothing.
   EXPECT_EQ(dtype.find("cpu_"), std::string::npos) << dtype;
   expect_says(planned(Dtype::kBf16, 64, "native", 2), "tensors are on cuda:2; this machine has 2 GPUs");
