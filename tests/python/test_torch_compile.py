@@ -124,17 +124,20 @@ def test_threads_with_different_scopes():
     compiled = torch.compile(lambda q: sdpa(q, q, q, is_causal=True), backend=counter, fullgraph=True)
     q = torch.randn(1, 2, 33, 8)
     backends = ["native", "_native_math", "flash", "xformers"]
-    for backend in backends:
-        with attnmux.attention_backend(backend):
-            compiled(q)
-    compiles, failures = counter.frame_count, []
 
-    # Dynamo guards PyTorch's number of threads, which another test may have set for the thread that runs the tests.
-    number_of_threads = torch.get_num_threads()
+    def compile_all():
+        for backend in backends:
+            with attnmux.attention_backend(backend):
+                compiled(q)
+
+    # On a thread of its own: Dynamo guards state that each thread has for itself, and other tests may have left some here.
+    first = threading.Thread(target=compile_all)
+    first.start()
+    first.join()
+    compiles, failures = counter.frame_count, []
 
     def run(backend):
         try:
-            torch.set_num_threads(number_of_threads)
             with attnmux.attention_backend(backend):
                 expected = sdpa(q, q, q, is_causal=True)
                 for _ in range(20):
