@@ -53,7 +53,7 @@ std::string gpu_text(const GpuDriver& driver, const Json& cuda) {
 std::string cudnn_text(const Json& cuda) {
   if (!cuda.contains("cudnn")) return "";
   const Json& cudnn = cuda["cudnn"];
-  const std::string reason = cudnn.value("reason", "");
+  std::string reason = cudnn.value("reason", "");
   if (!reason.empty()) return reason;
   const auto version = cudnn.value("version", int64_t{0});
   return std::to_string(version / 10000) + "." + std::to_string(version % 10000 / 100) + "." +
