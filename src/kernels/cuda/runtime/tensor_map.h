@@ -28,7 +28,7 @@ attnmux_code encode_packed_map(const Tensor& tensor, uint32_t heads, uint32_t ro
 
 /// The same of a (B, H, Sq, Skv) bias of 16-bit or 32-bit elements: boxes of 128 bytes of keys and `rows` queries,
 /// innermost coordinates (key, query, head, batch).
-bool bias_map_takes(const Tensor& bias);
+bool bias_map_takes(const Tensor& t);
 attnmux_code encode_bias_map(const Tensor& bias, uint32_t rows, TensorMap& map, attnmux_error* error);
 
 }  // namespace attnmux
