@@ -128,7 +128,8 @@ class Builder {
   using Attributes = fe::graph::Tensor_attributes;
 
   // Ours are (batch, row, head); cuDNN's (batch, head, row).
-  std::shared_ptr<Attributes> tensor(const char* name, Uid uid, std::vector<int64_t> extents, const int64_t* strides) {
+  std::shared_ptr<Attributes> tensor(const char* name, Uid uid, const std::vector<int64_t>& extents,
+                                     const int64_t* strides) {
     return graph_->tensor(Attributes()
                               .set_name(name)
                               .set_uid(uid)
