@@ -212,8 +212,10 @@ std::string compare(const Case& c, const Result& r, const Target& target) {
   double allowance = lse_allowance(target, c.spec.dtype);
   // Tensor cores add up 8-bit products with about 13 bits, 32 at a time: each addition moves a score by up to 2^-13 of
   // what it is at the time, which may be twice what it becomes.
-  if (c.spec.dtype == Dtype::kE4m3 && allowance > 0)
-    allowance += std::ldexp(1.0, -12) * static_cast<double>(c.spec.head_dim / 32 + 1) * (c.exact().largest_score + 1);
+  if (c.spec.dtype == Dtype::kE4m3 && allowance > 0) {
+    const int64_t additions = c.spec.head_dim / 32 + 1;
+    allowance += std::ldexp(1.0, -12) * static_cast<double>(additions) * (c.exact().largest_score + 1);
+  }
   if (r.lse.given()) wrong += compare_lse(c, lse_by_token(c, r.lse), allowance);
   return wrong;
 }
