@@ -10,6 +10,7 @@
 
 #include <cstdio>
 #include <functional>
+#include <ranges>
 #include <string>
 
 #include "support/subprocess.h"
@@ -162,10 +163,10 @@ Problem problem() {
   const auto fill = [](Tensor& t, int32_t dtype, std::initializer_list<int64_t> shape) {
     t = Tensor{nullptr, dtype, ATTNMUX_CUDA, 0, static_cast<int32_t>(shape.size()), {}, {}};
     int64_t stride = 1, i = t.ndim;
-    for (auto extent = std::rbegin(shape); extent != std::rend(shape); ++extent) {
-      t.shape[--i] = *extent;
+    for (const int64_t extent : std::ranges::reverse_view(shape)) {
+      t.shape[--i] = extent;
       t.strides[i] = stride;
-      stride *= *extent;
+      stride *= extent;
     }
   };
   fill(p.q, p.dtype, {2, 30, 3, 64});
