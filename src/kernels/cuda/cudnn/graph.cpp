@@ -79,7 +79,8 @@ class Built final : public CudnnGraph {
       if (status == CUDNN_STATUS_SUCCESS) status = cudnnBackendSetAttribute(pack.get(), name, type, n, values);
     };
     set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, reinterpret_cast<const void*>(&workspace));
-    set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count, reinterpret_cast<const void*>(pointers.data()));
+    set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count,
+        reinterpret_cast<const void*>(pointers.data()));
     set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, count, uids_.data());
     if (status == CUDNN_STATUS_SUCCESS) status = cudnnBackendFinalize(pack.get());
     if (status == CUDNN_STATUS_SUCCESS) status = cudnnBackendExecute(handle, graph_->plan().get_raw_desc(), pack.get());
