@@ -63,6 +63,7 @@ class Library(unittest.TestCase):
                 functions.setdefault(name, []).append(line)
         self.assertGreaterEqual(len(functions), 48)  # tiles, dtypes, sets of features
         for name, lines in functions.items():
+            lines = [x for x in lines if not ("joint" in name and "HMMA" in x and "HGMMA" not in x)]  # multiply_again
             words = set(re.findall(r"\b(HGMMA|QGMMA|UTMALDG|WARPGROUP\.DEPBAR|HMMA|LDL|STL)\b", "\n".join(lines)))
             products = "QGMMA" if "flash_sm90_fp8" in name else "HGMMA"
             self.assertEqual(words, {products, "UTMALDG", "WARPGROUP.DEPBAR"}, name)

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/cuda/flash/joint/sm90.h"
 #include "kernels/cuda/flash/sm90_fp8.h"
 #include "kernels/cuda/flash/sm90_tiles.h"
 #include "kernels/cuda/flash/sm90_wide.h"
@@ -140,7 +141,7 @@ FlashSm90Tile tile_of(const Problem& p) {
 }
 // Before the rest of the workspace: what an instance wants beside it.
 size_t copy_bytes(const Problem& p) { return is_fp8(p) ? static_cast<size_t>(flash_sm90_value_bytes(p)) : 0; }
-size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
+size_t own_workspace_bytes(const Problem* p) {
   const FlashSm90Tile tile = tile_of(*p);
   if (!may_share_few(*p, tile))
     return by_position_only(*p) ? copy_bytes(*p) : flash_sm90_stream_bytes(*p, features_of(*p));
@@ -152,8 +153,15 @@ size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
   return copy_bytes(*p) + kFlashSm90ArrivalBytes + static_cast<size_t>(pieces * floats * 4);
 }
 
+// Which of two kernels runs depends on the number of queries, with which the workspace must not fall.
+size_t workspace_bytes(const Problem* p, int32_t /*num_threads*/) {
+  return static_cast<size_t>(
+      max_of(static_cast<int64_t>(own_workspace_bytes(p)), static_cast<int64_t>(joint::workspace_bytes(*p))));
+}
+
 attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* error) {
   if (p->seqlen_q == 0 || p->batch == 0 || p->num_heads_q == 0) return ATTNMUX_OK;
+  if (joint::takes(*p)) return joint::run(*p, *context, error);
   FlashSm90Call call{};
   call.p = *p;
   call.features = features_of(*p);

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/flash/joint/sm90_launch.cuh"
+
+namespace attnmux::joint {
+
+attnmux_code launch_128_bf16(FlashSm90Call& call, void* stream, attnmux_error* error) {
+  return launch_flash_sm90<__nv_bfloat16, kFlashSm90Begin128, kFlashSm90TileCount>(
+      call, static_cast<cudaStream_t>(stream), error);
+}
+
+}  // namespace attnmux::joint
