@@ -111,6 +111,7 @@ int32_t check_hooks(const Problem& p, Reason* reason) {
   return 0;
 }
 bool by_position_only(const Problem& p) { return is_fp8(p) || is_wide(p); }
+bool is_streamed(const Problem& p) { return !by_position_only(p) && flash_sm90_is_streamed(features_of(p)); }
 
 int32_t check(const Problem* p, Reason* reason) {
   if (check_device(*p, reason) == 0 || check_shape(*p, reason) == 0) return 0;
@@ -144,7 +145,7 @@ size_t copy_bytes(const Problem& p) { return is_fp8(p) ? static_cast<size_t>(fla
 size_t own_workspace_bytes(const Problem* p) {
   const FlashSm90Tile tile = tile_of(*p);
   if (!may_share_few(*p, tile))
-    return by_position_only(*p) ? copy_bytes(*p) : flash_sm90_stream_bytes(*p, features_of(*p));
+    return is_streamed(*p) ? flash_sm90_stream_bytes(*p, flash_sm90_step_shape(tile)) : copy_bytes(*p);
   const int64_t most = cuda_machine().device[p->device_id].multiprocessors;
   const int64_t rows = (is_wide(*p) ? kFlashSm90WideRows : 64 * tile.groups) * tile.cluster;
   const int64_t tiles = min_of(p->batch * p->num_heads_q * ceil_div(p->seqlen_q, rows), most) * tile.cluster;
@@ -170,7 +171,10 @@ attnmux_code run(const Problem* p, const RunContext* context, attnmux_error* err
   call.l2_bytes = cuda_machine().device[p->device_id].l2_bytes;
   call.aligned_out = rows_aligned(p->out, 2, 16) ? 1 : 0;
   call.bias_boxes = given(p->bias) && bias_map_takes(p->bias) ? 1 : 0;
-  if (!by_position_only(*p)) place_flash_sm90_stream(*p, call.features, context->workspace, call.keys, call.queue);
+  if (is_streamed(*p)) {
+    const FlashSm90StepShape shape = flash_sm90_step_shape(tile_of(*p));
+    place_flash_sm90_stream(*p, shape, context->workspace, call.keys, call.queue);
+  }
   if (may_share(*p, tile_of(*p))) {
     char* rest = static_cast<char*>(context->workspace) + copy_bytes(*p);
     call.arrivals = reinterpret_cast<int32_t*>(rest);

@@ -82,13 +82,5 @@ struct Sm90Board {
   }
 };
 
-// What stands beside a K tile: its step, and whether masks hide some of it.
-constexpr int kMaskedNote = 1 << 30;
-__device__ inline uint32_t step_note(int step, uint32_t states) {
-  return static_cast<uint32_t>(step | ((states & kSm90StepMasked) != 0 ? kMaskedNote : 0));
-}
-__device__ inline int step_of(int note) { return note & (kMaskedNote - 1); }
-__device__ inline bool is_masked(int note) { return (note & kMaskedNote) != 0; }
-
 }  // namespace
 }  // namespace attnmux

@@ -92,7 +92,8 @@ attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error
   const int64_t blocks = call.multiprocessors / kTile.cluster, places = int64_t{call.items} * call.q_tiles;
   call.shares = share_out(places, blocks, ceil_div(p.seqlen_kv, L::kN), call.partials != nullptr);
   if constexpr (flash_sm90_is_streamed(kFeatures)) {
-    const auto code = static_cast<cudaError_t>(prepare_flash_sm90_stream(p, kTile, call.keys, call.queue, stream));
+    const auto code = static_cast<cudaError_t>(
+        prepare_flash_sm90_stream(p, flash_sm90_step_shape(kTile), call.keys, call.queue, stream));
     ATTNMUX_CUDA_TRY(code, "looking through masks and lengths");
   }
   if (call.shares.share != 0) {

@@ -4,6 +4,7 @@
 
 #include <climits>
 
+#include "kernels/cuda/flash/sm90_queue.cuh"
 #include "kernels/cuda/flash/sm90_tile.cuh"
 #include "kernels/cuda/ptx/warpgroup.cuh"
 
@@ -65,12 +66,6 @@ struct Sm90Turns {
     t.pieces = (before + shares.steps - 1) / shares.share - t.first_block + 1;
     return t;
   }
-};
-
-// The tile of queries of one head that a place of the list stands for. Where heads share tiles, `head` is the first of
-// them and `first_query` the first row.
-struct Sm90Place {
-  int b, head, first_query;
 };
 
 // The query of a tile's row.

@@ -77,19 +77,24 @@ __device__ inline void note_row(const Problem& p, const FlashSm90Keys& keys, con
 
 // A block looks at one step of one item at a time.
 __global__ void __launch_bounds__(32 * kWarps)
-    note_keys(const __grid_constant__ Problem p, const __grid_constant__ FlashSm90Keys keys, int tile_keys,
-              int tile_rows, int32_t* next) {
+    note_keys(const __grid_constant__ Problem p, const __grid_constant__ FlashSm90Keys keys,
+              const FlashSm90StepShape shape, int32_t* next) {
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   if (next != nullptr && blockIdx.x == 0 && threadIdx.x == 0) *next = 0;
   for (int64_t i = blockIdx.x; i < keys.items * keys.steps; i += gridDim.x) {
     const ItemPlace at = place_of(keys, i / keys.steps);
-    const int first = static_cast<int>(i % keys.steps) * tile_keys;
-    const int exist = min(tile_keys, static_cast<int>(p.seqlen_kv) - first);
+    const int first = static_cast<int>(i % keys.steps * shape.keys);
+    const int exist = static_cast<int>(min_of(shape.keys, p.seqlen_kv - first));
     Found found;
     for (int row = warp; row < keys.rows; row += kWarps) {
-      const int64_t query = at.tile * tile_rows + row;
-      if (keys.rows > 1 && query >= p.seqlen_q) break;  // nobody looks at what is written for it
-      note_row(p, keys, at, query, first, exist, lane, keys.bits + (i * keys.rows + row) * 4 * keys.words, found);
+      const int64_t query = at.tile * shape.rows + row;
+      uint32_t* bits = keys.bits + (i * keys.rows + row) * 4 * keys.words;
+      if (keys.rows > 1 && query >= p.seqlen_q) {
+        // Its output is not stored, but a warp decides for all its rows when to rescale.
+        if (lane < 4 * keys.words) bits[lane] = kAll;
+        continue;
+      }
+      note_row(p, keys, at, query, first, exist, lane, bits, found);
     }
     const int live = __syncthreads_or(found.live), masked = __syncthreads_or(found.masked);
     const int padded = __syncthreads_or(found.padded);
@@ -157,17 +162,16 @@ __global__ void __launch_bounds__(kSorters, 1)
 
 }  // namespace
 
-int prepare_flash_sm90_stream(const Problem& p, const FlashSm90Tile& tile, const FlashSm90Keys& keys,
+int prepare_flash_sm90_stream(const Problem& p, const FlashSm90StepShape& shape, const FlashSm90Keys& keys,
                               const FlashSm90Queue& queue, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
-  const int rows = 64 * tile.groups;
   if (keys.states != nullptr) {
     const int64_t blocks = min_of(keys.items * keys.steps, INT32_MAX);
     int32_t* next = queue.order == nullptr ? queue.next : nullptr;  // else that is the other's
-    note_keys<<<static_cast<unsigned>(blocks), 32 * kWarps, 0, on>>>(p, keys, tile.keys, rows, next);
+    note_keys<<<static_cast<unsigned>(blocks), 32 * kWarps, 0, on>>>(p, keys, shape, next);
     if (const cudaError_t code = cudaGetLastError(); code != cudaSuccess) return code;
   }
-  if (queue.order != nullptr) order_sequences<<<1, kSorters, 0, on>>>(p, queue, rows);
+  if (queue.order != nullptr) order_sequences<<<1, kSorters, 0, on>>>(p, queue, static_cast<int>(shape.rows));
   return cudaGetLastError();
 }
 

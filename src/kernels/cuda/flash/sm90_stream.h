@@ -3,15 +3,14 @@
 // producer: which keys masks leave, and the order of packed sequences.
 #pragma once
 
-#include "kernels/cuda/flash/sm90_tiles.h"
 #include "kernels/kernel.h"
 
 namespace attnmux {
 
-/// Does the producer tell the consumers of an instance which tiles and which keys they get?
-ATTNMUX_DEVICE constexpr bool flash_sm90_is_streamed(FlashSm90Features features) {
-  return features == FlashSm90Features::kKeys || features == FlashSm90Features::kAll;
-}
+/// What masks are looked at by: rows of a tile of queries, keys of a step.
+struct FlashSm90StepShape {
+  int64_t rows, keys;
+};
 
 /// A step of keys for a tile of queries, one byte.
 enum FlashSm90StepState : uint8_t {
@@ -37,13 +36,16 @@ struct FlashSm90Queue {
   int32_t* first_place;  // of each of them in that order, and the number of all places
 };
 
+/// Words of 32 bits for a lane's scores in a row of a step.
+ATTNMUX_DEVICE constexpr int flash_sm90_mask_words(int64_t keys) { return static_cast<int>((keys + 127) / 128); }
+
 /// Bytes of both in the workspace.
-size_t flash_sm90_stream_bytes(const Problem& problem, FlashSm90Features features);
-void place_flash_sm90_stream(const Problem& problem, FlashSm90Features features, void* workspace, FlashSm90Keys& keys,
-                             FlashSm90Queue& queue);
+size_t flash_sm90_stream_bytes(const Problem& problem, const FlashSm90StepShape& shape);
+void place_flash_sm90_stream(const Problem& problem, const FlashSm90StepShape& shape, void* workspace,
+                             FlashSm90Keys& keys, FlashSm90Queue& queue);
 
 /// Fills them in; the result is a cudaError_t.
-int prepare_flash_sm90_stream(const Problem& problem, const FlashSm90Tile& tile, const FlashSm90Keys& keys,
+int prepare_flash_sm90_stream(const Problem& problem, const FlashSm90StepShape& shape, const FlashSm90Keys& keys,
                               const FlashSm90Queue& queue, void* stream);
 
 }  // namespace attnmux

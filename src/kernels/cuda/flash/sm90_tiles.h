@@ -2,6 +2,7 @@
 // The tile shapes and schedules of cuda_flash_sm90: one table.
 #pragma once
 
+#include "kernels/cuda/flash/sm90_stream.h"
 #include "kernels/kernel.h"
 
 namespace attnmux {
@@ -63,8 +64,15 @@ ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, FlashSm90Featu
   return tile;
 }
 
-/// Words of 32 bits for a lane's scores in a row of a step.
-ATTNMUX_DEVICE constexpr int flash_sm90_mask_words(const FlashSm90Tile& tile) { return (tile.keys + 127) / 128; }
+/// Does the producer tell the consumers of an instance which tiles and which keys they get?
+ATTNMUX_DEVICE constexpr bool flash_sm90_is_streamed(FlashSm90Features features) {
+  return features == FlashSm90Features::kKeys || features == FlashSm90Features::kAll;
+}
+
+/// By what masks are looked at for instances of this tile (sm90_stream.h).
+constexpr FlashSm90StepShape flash_sm90_step_shape(const FlashSm90Tile& tile) {
+  return {int64_t{64} * tile.groups, tile.keys};
+}
 
 /// Rows of a tile that are used where `pack` heads share them.
 constexpr int64_t flash_sm90_tile_rows(const FlashSm90Tile& tile, int64_t pack) {

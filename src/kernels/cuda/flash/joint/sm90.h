@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cuda/flash/joint/sm90_tiles.h"
+#include "kernels/cuda/flash/sm90_stream.h"
 #include "kernels/cuda/runtime/tensor_map.h"
 #include "kernels/kernel.h"
 
@@ -36,24 +37,28 @@ struct FlashSm90Call {
   float* partials;
   int32_t multiprocessors;  // of the problem's device
   int64_t l2_bytes;
-  int32_t aligned_out;  // out can be written 16 bytes at a time
+  FlashSm90Keys keys;    // of instances with kKeys
+  FlashSm90Queue queue;  // likewise
+  int32_t aligned_out;   // out can be written 16 bytes at a time
 };
 
 /// Counters of a launch; zero when it starts.
 inline constexpr int64_t kFlashSm90ArrivalBytes = 8192;
 
-/// May the kernel take this problem, which cuda_flash_sm90 does? Plain attention, lengths, causal and window, head dims
-/// up to 128 and more than a few queries: where it may, it is the faster one.
+/// May the kernel take this problem, which cuda_flash_sm90 does? Head dims up to 128, more than a few queries, and no
+/// bias or softcap: where it may, it is the faster one.
 bool takes(const Problem& problem);
 /// Never falls when B, Sq or Skv rises.
 size_t workspace_bytes(const Problem& problem);
 attnmux_code run(const Problem& problem, const RunContext& context, attnmux_error* error);
 
-/// Launches an instance for this dtype and tiles of head dims up to this (the files sm90_*.cu), after it has made the
-/// tensor maps.
+/// Launches an instance for this dtype and tiles of head dims up to this, or with kKeys (the files sm90_*.cu), after it
+/// has made the tensor maps.
 attnmux_code launch_64_bf16(FlashSm90Call& call, void* stream, attnmux_error* error);
 attnmux_code launch_128_bf16(FlashSm90Call& call, void* stream, attnmux_error* error);
 attnmux_code launch_64_fp16(FlashSm90Call& call, void* stream, attnmux_error* error);
 attnmux_code launch_128_fp16(FlashSm90Call& call, void* stream, attnmux_error* error);
+attnmux_code launch_keys_bf16(FlashSm90Call& call, void* stream, attnmux_error* error);
+attnmux_code launch_keys_fp16(FlashSm90Call& call, void* stream, attnmux_error* error);
 
 }  // namespace attnmux::joint

@@ -27,6 +27,8 @@ enum Sm90Word {
   kWordFirstBlock,
   kWordPiece,
   kWordPieces,
+  // Instances with kKeys share no tiles.
+  kWordBits = kWordTile,  // two
 };
 
 __device__ inline void write_words(uint32_t to, int a, int b, int c, int d) {
@@ -34,11 +36,17 @@ __device__ inline void write_words(uint32_t to, int a, int b, int c, int d) {
 }
 
 // One thread calls it, which then arrives at the barriers of Q.
+template <FlashSm90Features kFeatures>
 __device__ inline void announce(uint32_t to, const Sm90Work& w, const Sm90Turn& turn) {
   write_words(to, w.b, w.head, w.first_query, w.first_step);
   write_words(to + 16, w.end_step, w.positions.length, w.positions.begin_key, w.positions.first);
   write_words(to + 32, w.positions.last, w.sequence.queries, w.sequence.batch, w.sequence.q_row);
-  write_words(to + 48, turn.tile, turn.first_block, turn.piece, turn.pieces);
+  if constexpr (kFeatures == FlashSm90Features::kKeys) {
+    const auto bits = reinterpret_cast<uint64_t>(w.bits);
+    write_words(to + 48, static_cast<int>(bits), static_cast<int>(bits >> 32), 0, 1);
+  } else {
+    write_words(to + 48, turn.tile, turn.first_block, turn.piece, turn.pieces);
+  }
 }
 // Also the first step, by which a consumer tells that the tile is empty and stores the one before: what memory held
 // there before would sometimes be less than -1.
@@ -66,6 +74,11 @@ __device__ inline Sm90Work announced_work(uint32_t from) {
   if constexpr (kFeatures != FlashSm90Features::kPlain) {
     w.positions.first = announced(from, kWordFirst);
     w.positions.last = announced(from, kWordLast);
+  }
+  if constexpr (kFeatures == FlashSm90Features::kKeys) {
+    const auto low = static_cast<uint32_t>(announced(from, kWordBits));
+    const auto high = static_cast<uint32_t>(announced(from, static_cast<Sm90Word>(kWordBits + 1)));
+    w.bits = reinterpret_cast<const uint32_t*>(uint64_t{high} << 32 | low);
   }
   return w;
 }

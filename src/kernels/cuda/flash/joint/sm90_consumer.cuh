@@ -6,6 +6,8 @@
 
 #include "kernels/cuda/flash/joint/sm90_announce.cuh"
 #include "kernels/cuda/flash/joint/sm90_softmax.cuh"
+#include "kernels/cuda/flash/sm90_bits.cuh"
+#include "kernels/cuda/ptx/cp_async.cuh"
 #include "kernels/cuda/ptx/mbarrier.cuh"
 
 namespace attnmux::joint {
@@ -16,6 +18,7 @@ struct Sm90Consumer {
   using L = FlashSm90Layout<kTile>;
   static constexpr int kN = L::kN;
   static constexpr bool kPositions = kFeatures != FlashSm90Features::kPlain;
+  static constexpr bool kMasks = kFeatures == FlashSm90Features::kKeys;
   // Wide outputs are rescaled while Q·Kᵀ runs, not between the two waits of a step.
   static constexpr bool kEarlyRescale = kTile.dim_v > 128;
   static constexpr bool kTrusting = kTile.trusting;
@@ -34,7 +37,8 @@ struct Sm90Consumer {
   uint32_t p[kN / 16][4];
   Sm90Row row[2];
   float rescale[2];
-  bool renewed;  // rescale is not 1
+  bool renewed;             // rescale is not 1
+  Sm90StepBits<kN> bits{};  // of instances with kKeys
 
   __device__ Sm90Consumer(const FlashSm90Call& c, FlashSm90Shared<kTile> s, int r, int g, int l)
       : call(c), shared(s), rank(r), group(g), lane(l) {
@@ -129,12 +133,28 @@ struct Sm90Consumer {
     return w.positions.begin(first + 63) > step * kN || w.positions.end(first) < (step + 1) * kN;
   }
 
-  __device__ void mask_scores(const Sm90Work& w, int step) {
-    const int thread = ptx::thread_again();
-    mask_products(w.positions, w.first_query + lane_row(thread), step * kN + thread % 4 * 2, score);
+  // The step that the K tile at hand is. Where masks may hide whole steps, `step` counts those that are left.
+  __device__ int step_at_hand(const Sm90Work& w, int step) {
+    if (!kMasks || w.bits == nullptr) return step;
+    const int note = ptx::uniform(static_cast<int>(ptx::load_shared_4(shared.k_note(k_ring.stage))));
+    bits.masked = is_masked(note);
+    return step_of(note);
+  }
+  // Before the wait for the products that they apply to, which hides the latency.
+  __device__ void fetch_bits(const Sm90Work& w, int step) {
+    if constexpr (kMasks) bits.fetch(call.keys, w.bits, step, lane_row(ptx::thread_again()));
+  }
+
+  // `mask`: by position.
+  __device__ void mask_scores(const Sm90Work& w, int step, bool mask) {
+    if (mask) {
+      const int thread = ptx::thread_again();
+      mask_products(w.positions, w.first_query + lane_row(thread), step * kN + thread % 4 * 2, score);
+    }
+    if constexpr (kMasks) bits.mask(score);
   }
   __device__ void softmax(const Sm90Work& w, int step, bool mask) {
-    if (mask) mask_scores(w, step);
+    mask_scores(w, step, mask);
     renewed = softmax_step<kTile.lazy>(score, call.scale_log2, row, rescale);
     ptx::pin(score);  // the exponentials stay here, beside P·V, also where they are used behind branches only
   }
@@ -142,12 +162,14 @@ struct Sm90Consumer {
   // The last keys of a tile: there are no outputs yet.
   __device__ void first_step(const Sm90Work& w, int step) {
     wait_k();
+    const int at = step_at_hand(w, step);
     issue_qk();
+    fetch_bits(w, at);
     ptx::wgmma_wait<0>();
     ptx::pin(score);
     release_qk(step == w.first_step);
     row[0] = row[1] = {};
-    softmax(w, step, partial(w, step));
+    softmax(w, at, partial(w, at));
     clear();
     use_probabilities();
   }
@@ -155,14 +177,15 @@ struct Sm90Consumer {
   // The same beside the last P·V of the tile before, whose outputs are then stored beside products of other groups.
   __device__ void joint_step(const Sm90Work& w, int step, uint32_t before) {
     wait_k();
-    issue_both();
+    const int at = step_at_hand(w, step);
+    issue_both(w, at);
     release_qk(step == w.first_step);
     const Sm90Row old[2] = {row[0], row[1]};
     // A loop of one turn, which the assembler does not know: else it moves the exponentials behind the wait for P·V.
 #pragma unroll 1
     do {
       row[0] = row[1] = {};
-      softmax(w, step, partial(w, step));
+      softmax(w, at, partial(w, at));
     } while (w.first_step < 0);
     wait_pv(step == w.first_step);
     use_probabilities();
@@ -176,9 +199,10 @@ struct Sm90Consumer {
       trusting_step(w, step, last);
       return;
     }
-    issue_both();
+    const int at = step_at_hand(w, step);
+    issue_both(w, at);
     release_qk(last);
-    softmax(w, step, kPositions && partial(w, step));
+    softmax(w, at, kPositions && partial(w, at));
     wait_pv(last);
     if constexpr (!kEarlyRescale) rescale_out();
     use_probabilities();
@@ -187,11 +211,12 @@ struct Sm90Consumer {
   // The same without a look for larger scores: the sums tell whether the maxima so far will do. K and Q stay until
   // then.
   __device__ void trusting_step(const Sm90Work& w, int step, bool last) {
-    issue_both();
+    const int at = step_at_hand(w, step);
+    issue_both(w, at);
     const int stage = k_ring.stage;
     k_ring.next();
-    const bool mask = kPositions && partial(w, step);
-    if (mask) mask_scores(w, step);
+    const bool mask = kPositions && partial(w, at);
+    mask_scores(w, at, mask);
     float sum[2];
     // Rows may have been masked so far.
     const bool known = !kPositions || have_maxima(row);
@@ -208,7 +233,7 @@ struct Sm90Consumer {
     if (renewed) {
       if (known) {
         multiply_again(stage);
-        if (mask) mask_scores(w, step);
+        mask_scores(w, at, mask);
       }
       softmax_step<false>(score, call.scale_log2, row, rescale);
       sum_probabilities(score, sum);
@@ -253,13 +278,14 @@ struct Sm90Consumer {
   }
 
   // Returns when Q·Kᵀ is done.
-  __device__ void issue_both() {
+  __device__ void issue_both(const Sm90Work& w, int step) {
     take_turn();
     issue_qk();
     if constexpr (kEarlyRescale) rescale_out();
     wait_v();
     issue_pv();
     hand_turn_on();
+    fetch_bits(w, step);
     ptx::wgmma_wait<1>();
     ptx::pin(score);
   }

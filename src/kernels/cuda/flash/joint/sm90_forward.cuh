@@ -64,14 +64,11 @@ __global__ void __launch_bounds__(FlashSm90Layout<flash_sm90_tile(kIndex, kFeatu
     ptx::give_registers<L::kGiven>();
     if (warp == 0) {
       Sm90Producer<kTile, kFeatures> producer{call, shared, static_cast<int>(threadIdx.x), rank};
-      const Sm90Turns<kFeatures> turns{call.shares, static_cast<int>(blockIdx.x) / kTile.cluster,
-                                       static_cast<int>(gridDim.x) / kTile.cluster, call.items * call.q_tiles};
-      const int count = turns.count();
-      for (int i = 0; i < count; ++i) {
-        const Sm90Turn turn = turns.turn(i);
-        producer.tile(sm90_work<kTile, kFeatures>(call, turn, rank), turn);
+      if constexpr (kFeatures == FlashSm90Features::kKeys) {
+        producer.run_queue();
+      } else {
+        producer.run_turns();
       }
-      producer.end();
     }
   } else {
     ptx::take_registers<L::kTaken>();

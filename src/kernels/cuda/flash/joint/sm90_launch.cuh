@@ -90,6 +90,11 @@ attnmux_code launch_tile(FlashSm90Call& call, cudaStream_t stream, attnmux_error
   divide_into_sections(call, blocks);
   call.shares = share_out(places, blocks, ceil_div(p.seqlen_kv, L::kN),
                           kFeatures == FlashSm90Features::kPlain && call.partials != nullptr);
+  if constexpr (kFeatures == FlashSm90Features::kKeys) {
+    const FlashSm90StepShape shape{L::kM, L::kN};
+    const auto code = static_cast<cudaError_t>(prepare_flash_sm90_stream(p, shape, call.keys, call.queue, stream));
+    ATTNMUX_CUDA_TRY(code, "looking through masks and lengths");
+  }
   if (call.shares.share != 0) {
     ATTNMUX_CUDA_TRY(cudaMemsetAsync(call.arrivals, 0, kFlashSm90ArrivalBytes, stream), "clearing counters");
   }
@@ -111,6 +116,19 @@ attnmux_code launch_flash_sm90(FlashSm90Call& call, cudaStream_t stream, attnmux
       return launch_tile<T, kIndex, FlashSm90Features::kPositions>(call, stream, error);
   }
   return launch_tile<T, kIndex, FlashSm90Features::kPlain>(call, stream, error);
+}
+
+// The same of the instances with kKeys, which are compiled in files of their own.
+template <typename T, int kIndex = 0>
+attnmux_code launch_flash_sm90_keys(FlashSm90Call& call, cudaStream_t stream, attnmux_error* error) {
+  constexpr auto kKeys = FlashSm90Features::kKeys;
+  const Problem& p = call.p;
+  if constexpr (kIndex + 1 < kFlashSm90TileCount) {
+    if (flash_sm90_tile_index(p.head_dim, p.head_dim_v, kKeys, p.seqlen_kv) != kIndex)
+      return launch_flash_sm90_keys<T, kIndex + 1>(call, stream, error);
+  }
+  if constexpr (!kFlashSm90Tiles[kIndex].only_plain) return launch_tile<T, kIndex, kKeys>(call, stream, error);
+  return ATTNMUX_OK;  // the index is never one of those
 }
 
 }  // namespace

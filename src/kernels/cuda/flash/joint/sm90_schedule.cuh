@@ -5,6 +5,7 @@
 #include <climits>
 
 #include "kernels/cuda/flash/joint/sm90_tile.cuh"
+#include "kernels/cuda/flash/sm90_queue.cuh"
 #include "kernels/cuda/ptx/warpgroup.cuh"
 
 namespace attnmux::joint {
@@ -70,11 +71,6 @@ struct Sm90Turns {
   }
 };
 
-// The tile of queries of one head that a place of the list stands for.
-struct Sm90Place {
-  int b, head, first_query;
-};
-
 // Where the rows of a batch entry begin in the tensors, and how many it has.
 struct Sm90Sequence {
   int batch;          // coordinate in the tensors
@@ -89,6 +85,7 @@ struct Sm90Work : Sm90Place {
   int first_step, end_step;
   int valid_begin, valid_end;  // keys that some query of this batch entry attends; others may hold NaN in V
   Sm90Positions positions;
+  const uint32_t* bits = nullptr;  // what masks leave, where some hide keys
   __device__ bool empty() const { return first_step >= end_step; }
   __device__ bool no_more() const { return end_step < 0; }
 };
@@ -133,10 +130,11 @@ __device__ inline Sm90Place locate(const FlashSm90Call& call, int place, int ran
 }
 
 template <FlashSm90Tile kTile, FlashSm90Features kFeatures>
-__device__ inline Sm90Work sm90_work(const FlashSm90Call& call, const Sm90Turn& turn, int rank) {
+__device__ inline Sm90Work sm90_work(const FlashSm90Call& call, const Sm90Place& place, const Sm90Turn& turn,
+                                     int rank) {
   using L = FlashSm90Layout<kTile>;
   const Problem& p = call.p;
-  Sm90Work w{locate<kTile, kFeatures>(call, turn.place, rank)};
+  Sm90Work w{place};
   w.sequence = sm90_sequence(call, w.b);
   const int queries = w.sequence.queries, length = w.sequence.keys;
   w.positions = kAnyPosition;

@@ -36,7 +36,7 @@ struct FlashSm90Layout {
   static_assert(kTile.q_stages <= 2 && kTile.groups <= 4 && kStages <= 4, "more barriers than there is room for");
 
   // Registers of a thread: a block has 65536, and all its threads start with the same number.
-  static constexpr int kGiven = kTile.groups == 3 ? 32 : 40;
+  static constexpr int kGiven = kTile.groups == 3 ? 32 : kTile.masked ? 72 : 40;
   static constexpr int kTaken = kTile.groups == 3 ? 160 : (504 - kGiven) / 2;
 };
 
@@ -61,6 +61,7 @@ struct FlashSm90Shared {
   __device__ uint32_t v_full(int stage) const { return k_full(stage) + 16; }
   __device__ uint32_t v_empty(int stage) const { return k_full(stage) + 24; }
   __device__ uint32_t v_landed(int stage) const { return k_full(stage) + 32; }  // before its edge is cleared
+  __device__ uint32_t k_note(int stage) const { return k_full(stage) + 40; }    // which step the K tile is
 };
 
 // A position in the ring of stages. The phase's parity flips each time around.

@@ -10,6 +10,7 @@ namespace attnmux::joint {
 enum class FlashSm90Features {
   kPlain,      // lengths; a scale above 0
   kPositions,  // and causal and window
+  kKeys,       // and packed sequences, key padding, a dense mask
 };
 
 struct FlashSm90Tile {
@@ -23,6 +24,7 @@ struct FlashSm90Tile {
   int q_stages;    // Q tiles under way
   bool trusting;   // no look for larger scores after a tile's first step, until sums grow far
   bool only_plain = false;  // another tile of the table serves other features
+  bool masked = false;      // the instance with kKeys, whose producer has much to remember
 };
 
 // A thread's registers hold dim_v/2 outputs, keys/2 scores and keys/4 words of P; with two groups it has 232, with
@@ -68,6 +70,10 @@ ATTNMUX_DEVICE constexpr FlashSm90Tile flash_sm90_tile(int index, FlashSm90Featu
   if (features != FlashSm90Features::kPlain) tile.cluster = 1;
   // With three groups, 128 keys and the mask do not fit in a thread's registers.
   if (features == FlashSm90Features::kPositions && tile.groups == 3) tile.keys = 112;
+  if (features == FlashSm90Features::kKeys) {
+    tile.groups = 2;
+    tile.masked = true;
+  }
   return tile;
 }
 
