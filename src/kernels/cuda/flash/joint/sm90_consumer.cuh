@@ -134,11 +134,15 @@ struct Sm90Consumer {
   }
 
   // The step that the K tile at hand is. Where masks may hide whole steps, `step` counts those that are left.
-  __device__ int step_at_hand(const Sm90Work& w, int step) {
-    if (!kMasks || w.bits == nullptr) return step;
-    const int note = ptx::uniform(static_cast<int>(ptx::load_shared_4(shared.k_note(k_ring.stage))));
-    bits.masked = is_masked(note);
-    return step_of(note);
+  __device__ int step_at_hand(const uint32_t* masks, int step) {
+    if constexpr (!kMasks) {
+      return step;
+    } else {
+      if (masks == nullptr) return step;
+      const int note = ptx::uniform(static_cast<int>(ptx::load_shared_4(shared.k_note(k_ring.stage))));
+      bits.masked = is_masked(note);
+      return step_of(note);
+    }
   }
   // Before the wait for the products that they apply to, which hides the latency.
   __device__ void fetch_bits(const Sm90Work& w, int step) {
@@ -162,7 +166,7 @@ struct Sm90Consumer {
   // The last keys of a tile: there are no outputs yet.
   __device__ void first_step(const Sm90Work& w, int step) {
     wait_k();
-    const int at = step_at_hand(w, step);
+    const int at = step_at_hand(w.bits, step);
     issue_qk();
     fetch_bits(w, at);
     ptx::wgmma_wait<0>();
@@ -177,7 +181,7 @@ struct Sm90Consumer {
   // The same beside the last P·V of the tile before, whose outputs are then stored beside products of other groups.
   __device__ void joint_step(const Sm90Work& w, int step, uint32_t before) {
     wait_k();
-    const int at = step_at_hand(w, step);
+    const int at = step_at_hand(w.bits, step);
     issue_both(w, at);
     release_qk(step == w.first_step);
     const Sm90Row old[2] = {row[0], row[1]};
@@ -199,7 +203,7 @@ struct Sm90Consumer {
       trusting_step(w, step, last);
       return;
     }
-    const int at = step_at_hand(w, step);
+    const int at = step_at_hand(w.bits, step);
     issue_both(w, at);
     release_qk(last);
     softmax(w, at, kPositions && partial(w, at));
@@ -211,7 +215,7 @@ struct Sm90Consumer {
   // The same without a look for larger scores: the sums tell whether the maxima so far will do. K and Q stay until
   // then.
   __device__ void trusting_step(const Sm90Work& w, int step, bool last) {
-    const int at = step_at_hand(w, step);
+    const int at = step_at_hand(w.bits, step);
     issue_both(w, at);
     const int stage = k_ring.stage;
     k_ring.next();
