@@ -31,6 +31,15 @@ __device__ inline uint32_t pack_e4m3(float x0, float x1, float x2, float x3) {
   return r;
 }
 
+// "Matrix Fragments for mma.m16n8k32": d += a·b of a warp, with the same layouts of a and d; b has column l/4, four
+// numbers from 4(l%4) (b0) and from 16 further (b1).
+__device__ inline void mma_m16n8k32_e4m3(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 // d = a·b, or d += a·b with accumulate. Sums are kept with fewer bits than fp32 has.
 template <int kN>
 __device__ inline void wgmma_e4m3_shared(float (&d)[kN / 2], uint64_t a, uint64_t b, bool accumulate);
